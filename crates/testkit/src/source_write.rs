@@ -25,10 +25,19 @@ pub enum SourceWrite {
         collection: String,
         /// The document's `_id`.
         id: Value,
-        /// The field.
+        /// The field, or a path through nested documents.
         field: String,
         /// Its new value.
         value: Value,
+    },
+    /// Removes one field.
+    Unset {
+        /// The collection.
+        collection: String,
+        /// The document's `_id`.
+        id: Value,
+        /// The field, or a path through nested documents.
+        field: String,
     },
     /// Deletes a document.
     Delete {
@@ -49,6 +58,6 @@ pub enum SourceWrite {
         /// The new name.
         to: String,
     },
-    /// Drops all collections.
+    /// Drops all collections of the database.
     DropDatabase,
 }

@@ -2,27 +2,35 @@
 //!
 //! It behaves like MongoDB where it matters: events of a transaction share their cluster time, an update's document is
 //! looked up on delivery, a token is valid while the history reaches back to it, a scan reads the current data instead
-//! of a snapshot, and values of different types sort as in MongoDB.
+//! of a snapshot, values of different types sort as in MongoDB, and filters are evaluated by the same code as those of
+//! the real adapter.
 
 mod inspector;
+mod judging;
 mod order;
-mod query;
+mod reading;
 mod state;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::Bson;
 use serde_json::Value;
+use tidewheel_core::catalog::Selector;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Feed, FeedBatch, FeedError, PortResult, Scan, Source, SourceFilter, SourceRow, StartAt};
+use tidewheel_core::ports::{
+    Coverage, Covered, Feed, FeedBatch, FeedError, Judged, PortResult, Scan, Source, SourceFilter, SourceRow, StartAt,
+};
 use tidewheel_core::version::ClusterTime;
+use tidewheel_stores::mongo::Query;
 use tokio::sync::watch;
 
+use judging::{Judge, matches};
 use order::Id;
-use query::Query;
+use reading::{FakeFeed, FakeScan};
 use state::{State, row};
 
 use super::faults::Faults;
@@ -35,13 +43,14 @@ const NOOP: Duration = Duration::from_secs(10);
 /// The initial cluster time.
 const CLOCK_START: ClusterTime = ClusterTime { seconds: 1_000, increment: 0 };
 
-/// A database in memory. Clones share it.
+/// Databases in memory. Clones share them.
 #[derive(Clone, Debug)]
 pub struct FakeSource {
     shared: Arc<Shared>,
+    /// The database of its writes.
     database: String,
-    /// Empty: every collection.
-    selected: Vec<String>,
+    /// The collections that operators inspect.
+    selector: Selector,
     faults: Faults,
 }
 
@@ -64,13 +73,13 @@ struct Settings {
 pub struct Backup(State);
 
 impl FakeSource {
-    /// An empty database with all collections selected. An idle feed returns after 20 ms; a page of a scan has up to
+    /// An empty deployment, for writes to this database. An idle feed returns after 20 ms; a page of a scan has up to
     /// 1000 rows.
     pub fn new(database: &str) -> Self {
         Self::with(database, Duration::from_millis(20), 1_000)
     }
 
-    /// An empty database whose feeds return after `idle` without events, and whose scans have pages of `page` rows.
+    /// An empty deployment whose feeds return after `idle` without events, and whose scans have pages of `page` rows.
     pub fn with(database: &str, idle: Duration, page: usize) -> Self {
         let shared = Shared {
             state: Mutex::new(State { clock: CLOCK_START, ..State::default() }),
@@ -80,15 +89,27 @@ impl FakeSource {
         Self {
             shared: Arc::new(shared),
             database: database.to_owned(),
-            selected: Vec::new(),
+            selector: Selector::of_database::<&str>(database, &[]),
             faults: Faults::default(),
         }
     }
 
-    /// The same database, with only these collections selected.
+    /// The same deployment, for writes to another database.
+    #[must_use]
+    pub fn in_database(&self, database: &str) -> Self {
+        let selector = Selector::of_database::<&str>(database, &[]);
+        Self { database: database.to_owned(), selector, ..self.clone() }
+    }
+
+    /// The same database, with only these collections selected, for operators and for [`Self::covered`].
     #[must_use]
     pub fn selecting(&self, collections: &[&str]) -> Self {
-        Self { selected: collections.iter().map(ToString::to_string).collect(), ..self.clone() }
+        Self { selector: Selector::of_database(&self.database, collections), ..self.clone() }
+    }
+
+    /// The source restricted to its selected collections.
+    pub fn covered(&self) -> Covered {
+        Covered::by(Arc::new(self.clone()), self.selector.clone())
     }
 
     /// Commits one write.
@@ -104,7 +125,7 @@ impl FakeSource {
         let mut state = self.state();
         state.tick();
         for write in writes {
-            state.apply(write);
+            state.apply(&self.database, write);
         }
         drop(state);
         self.wake();
@@ -116,9 +137,9 @@ impl FakeSource {
         let mut state = self.state();
         state.tick();
         for write in before {
-            state.apply(write);
+            state.apply(&self.database, write);
         }
-        state.move_to_shard(collection, document, insert_first);
+        state.move_to_shard(&self.namespace(collection), document, insert_first);
         drop(state);
         self.wake();
     }
@@ -140,7 +161,9 @@ impl FakeSource {
 
     /// All rows of a collection: the expected content of its index.
     pub fn rows(&self, collection: &str) -> Vec<SourceRow> {
-        self.state().collections.get(collection).into_iter().flatten().map(|(id, document)| row(id, document)).collect()
+        let (state, judge) = (self.state(), Judge::default());
+        let documents = state.collections.get(&self.namespace(collection)).into_iter().flatten();
+        documents.map(|(id, document)| row(id, document, &judge)).collect()
     }
 
     /// The same database, with the calls of this process.
@@ -149,8 +172,8 @@ impl FakeSource {
         Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
-    /// The faults of its calls: `now`, `collections`, `estimate`, `open`, `scan`, `existing`, `fetch`, `history` and
-    /// `passed_over`, and for an open feed and an open scan `next` and `page`.
+    /// The faults of its calls: `now`, `check`, `collections`, `estimate`, `open`, `scan`, `existing`, `fetch`, `history`
+    /// and `passed_over`, and for an open feed and an open scan `next` and `page`.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -202,8 +225,8 @@ impl FakeSource {
         self.shared.moved.send_modify(|count| *count += 1);
     }
 
-    fn selects(&self, collection: &str) -> bool {
-        self.selected.is_empty() || self.selected.iter().any(|name| name == collection)
+    fn namespace(&self, collection: &str) -> Namespace {
+        Namespace::new(&self.database, collection)
     }
 }
 
@@ -220,29 +243,37 @@ impl Source for FakeSource {
         self.faults().around("now", now).await
     }
 
-    fn selection(&self) -> String {
-        format!("{}{:?}", self.database, self.selected)
+    async fn check(&self, coverage: &Coverage) -> PortResult<()> {
+        self.faults().around("check", || Judge::of(&coverage.filters).map(drop)).await
     }
 
-    fn database(&self) -> &str {
-        &self.database
+    fn scope(&self, coverage: &Coverage) -> String {
+        let mut selectors: Vec<String> = coverage.selectors.iter().map(Selector::identity).collect();
+        selectors.sort_unstable();
+        selectors.dedup();
+        selectors.join(" ")
     }
 
-    async fn open_narrow(&self, start: StartAt, first: usize) -> Result<Box<dyn Feed>, FeedError> {
+    async fn open_narrow(
+        &self,
+        coverage: &Arc<Coverage>,
+        start: StartAt,
+        first: usize,
+    ) -> Result<Box<dyn Feed>, FeedError> {
         self.faults().around("open", || Ok(())).await?;
+        let judge = Judge::of(&coverage.filters)?;
         let mut state = self.state();
         let position = state.position(&start)?;
         state.opened += 1;
         drop(state);
-        let moved = self.shared.moved.subscribe();
-        Ok(Box::new(FakeFeed { source: self.clone(), position, most: first.max(1), moved }))
+        let (coverage, moved) = (Arc::clone(coverage), self.shared.moved.subscribe());
+        Ok(Box::new(FakeFeed { source: self.clone(), coverage, judge, position, most: first.max(1), moved }))
     }
 
-    async fn collections(&self) -> PortResult<Vec<Namespace>> {
+    async fn collections(&self, selector: &Selector) -> PortResult<Vec<Namespace>> {
         let selected = || {
             let state = self.state();
-            let names = state.collections.keys().filter(|name| self.selects(name));
-            Ok(names.map(|name| Namespace::new(&self.database, name)).collect())
+            Ok(state.collections.keys().filter(|namespace| selector.covers(namespace)).cloned().collect())
         };
         self.faults().around("collections", selected).await
     }
@@ -250,7 +281,7 @@ impl Source for FakeSource {
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64> {
         let count = || {
             let state = self.state();
-            Ok(state.collections.get(namespace.collection()).map_or(0, |documents| documents.len() as u64))
+            Ok(state.collections.get(namespace).map_or(0, |documents| documents.len() as u64))
         };
         self.faults().around("estimate", count).await
     }
@@ -260,7 +291,7 @@ impl Source for FakeSource {
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
-        filter: Option<&SourceFilter>,
+        judged: &Judged,
     ) -> PortResult<Box<dyn Scan>> {
         self.faults().around("scan", || Ok(())).await?;
         if at_least > self.state().clock {
@@ -273,103 +304,51 @@ impl Source for FakeSource {
                 .and_then(|value: Value| Bson::try_from(value).ok())
                 .ok_or_else(|| PortError::fatal(format!("{key:?} is not a valid key")))?)),
         };
-        let query = filter.map(|filter| Query::read(&filter.0)).transpose()?.unwrap_or_default();
-        Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after, query }))
+        let (judge, namespace) = (Judge::new(judged)?, namespace.clone());
+        Ok(Box::new(FakeScan { source: self.clone(), namespace, after, judge }))
     }
 
-    async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>> {
+    async fn existing(
+        &self,
+        namespace: &Namespace,
+        keys: &[String],
+        at_least: ClusterTime,
+        filter: Option<&SourceFilter>,
+    ) -> PortResult<Vec<bool>> {
         let existing = || {
-            let state = self.state();
+            let query = filter.map(Query::of).transpose()?;
+            let (state, judge) = (self.state(), Judge::default());
             if at_least > state.clock {
                 return Err(PortError::transient(format!("{at_least:?} is in the future")));
             }
-            let ours = namespace.database() == self.database && self.selects(namespace.collection());
-            let documents = state.collections.get(namespace.collection()).filter(|_| ours);
-            let there: std::collections::HashSet<String> =
-                documents.into_iter().flatten().map(|(id, document)| row(id, document).key).collect();
+            let documents = state.collections.get(namespace).into_iter().flatten();
+            let selected =
+                documents.filter(|(_, document)| query.as_ref().is_none_or(|query| matches(query, document)));
+            let there: HashSet<String> = selected.map(|(id, document)| row(id, document, &judge).key).collect();
             Ok(keys.iter().map(|key| there.contains(key)).collect())
         };
         self.faults().around("existing", existing).await
     }
 
-    async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>> {
+    async fn fetch(
+        &self,
+        namespace: &Namespace,
+        keys: &[String],
+        at_least: ClusterTime,
+        judged: &Judged,
+    ) -> PortResult<Vec<SourceRow>> {
         let fetch = || {
+            let judge = Judge::new(judged)?;
             let mut state = self.state();
             state.largest = state.largest.max(keys.len());
             if at_least > state.clock {
                 return Err(PortError::transient(format!("{at_least:?} is in the future")));
             }
-            let ours = namespace.database() == self.database && self.selects(namespace.collection());
-            let documents = state.collections.get(namespace.collection()).filter(|_| ours);
-            let rows = documents.into_iter().flatten().map(|(id, document)| row(id, document));
+            let documents = state.collections.get(namespace).into_iter().flatten();
+            let read = documents.filter(|(_, document)| judge.has_filters() || judge.admits(document));
+            let rows = read.map(|(id, document)| row(id, document, &judge));
             Ok(rows.filter(|row| keys.contains(&row.key)).collect())
         };
         self.faults().around("fetch", fetch).await
-    }
-}
-
-struct FakeFeed {
-    source: FakeSource,
-    position: usize,
-    /// Maximum events in the next batch.
-    most: usize,
-    moved: watch::Receiver<u64>,
-}
-
-#[async_trait]
-impl Feed for FakeFeed {
-    async fn next(&mut self) -> Result<FeedBatch, FeedError> {
-        let deadline = tokio::time::Instant::now() + self.source.shared.settings.idle;
-        loop {
-            self.moved.mark_unchanged();
-            let (batch, position) = {
-                let state = self.source.state();
-                if !(state.history..=state.log.len()).contains(&self.position) {
-                    return Err(FeedError::HistoryLost(format!("position {} is not in the history", self.position)));
-                }
-                state.batch(&self.source, self.position, self.most)
-            };
-            let idle = batch.events.is_empty() && batch.appeared.is_empty();
-            if !idle || tokio::time::Instant::now() >= deadline {
-                // A batch with a lost response stays lost, as with a cursor: only a new feed returns it again.
-                let (moved, most) = (&mut self.position, &mut self.most);
-                let give = || {
-                    *moved = position;
-                    *most = most.saturating_mul(if idle { 1 } else { 2 });
-                    Ok(batch)
-                };
-                return Ok(self.source.faults().around("next", give).await?);
-            }
-            // Checks again either way; the sender lives as long as the source, which this feed holds.
-            let _ = tokio::time::timeout_at(deadline, self.moved.changed()).await;
-        }
-    }
-}
-
-struct FakeScan {
-    source: FakeSource,
-    collection: String,
-    after: Option<Id>,
-    query: Query,
-}
-
-#[async_trait]
-impl Scan for FakeScan {
-    async fn next(&mut self) -> PortResult<Vec<SourceRow>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let after = &mut self.after;
-        let page = || {
-            let state = self.source.state();
-            let Some(documents) = state.collections.get(&self.collection) else { return Ok(Vec::new()) };
-            let from = after.clone().map_or(Unbounded, Excluded);
-            let matching = documents.range((from, Unbounded)).filter(|(_, document)| self.query.matches(document));
-            let page: Vec<_> = matching.take(self.source.shared.settings.page).collect();
-            let rows = page.iter().map(|(id, document)| row(id, document)).collect();
-            if let Some((id, _)) = page.last() {
-                *after = Some((*id).clone());
-            }
-            Ok(rows)
-        };
-        self.source.faults().around("page", page).await
     }
 }

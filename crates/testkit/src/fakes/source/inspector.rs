@@ -1,6 +1,7 @@
 //! The fake source from an operator's point of view.
 
 use async_trait::async_trait;
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{HistoryWindow, PortResult, Source as _, SourceHistory, SourceInspector};
 use tidewheel_core::version::ClusterTime;
 
@@ -27,8 +28,11 @@ impl SourceInspector for FakeSource {
     async fn passed_over(&self) -> PortResult<Vec<String>> {
         let names = || {
             let state = self.state();
-            let selects_any = state.collections.keys().any(|name| self.selects(name));
-            Ok(if selects_any { Vec::new() } else { state.collections.keys().cloned().collect() })
+            let found: Vec<&Namespace> =
+                state.collections.keys().filter(|namespace| namespace.database() == self.database).collect();
+            let selects_any = found.iter().any(|namespace| self.selector.covers(namespace));
+            let names = found.into_iter().map(|namespace| namespace.collection().to_owned());
+            Ok(if selects_any { Vec::new() } else { names.collect() })
         };
         self.faults().around("passed_over", names).await
     }

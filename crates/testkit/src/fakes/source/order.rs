@@ -49,11 +49,6 @@ fn compare(a: &Bson, b: &Bson) -> Ordering {
     })
 }
 
-/// Whether two values are compared by value instead of by type.
-pub(super) fn same_type(a: &Bson, b: &Bson) -> bool {
-    rank(a) == rank(b)
-}
-
 fn rank(value: &Bson) -> u8 {
     match value {
         Bson::MinKey => 0,

@@ -8,11 +8,11 @@ use serde_json::Value;
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::key;
-use tidewheel_core::ports::{FeedBatch, FeedError, ResumeToken, SourceEvent, SourceRow, StartAt};
+use tidewheel_core::ports::{Coverage, FeedBatch, FeedError, ResumeToken, SourceEvent, SourceRow, StartAt, Touched};
 use tidewheel_core::version::ClusterTime;
 use tokio::time::Instant;
 
-use super::FakeSource;
+use super::judging::Judge;
 use super::order::Id;
 use crate::source_write::SourceWrite;
 
@@ -28,7 +28,7 @@ pub(super) struct State {
     pub(super) log: Vec<Entry>,
     /// Entries before this one have been removed.
     pub(super) history: usize,
-    pub(super) collections: BTreeMap<String, BTreeMap<Id, Document>>,
+    pub(super) collections: BTreeMap<Namespace, BTreeMap<Id, Document>>,
     /// Number of opened feeds.
     pub(super) opened: u64,
     /// The largest number of documents fetched in one call.
@@ -40,7 +40,7 @@ pub(super) struct State {
 pub(super) struct Entry {
     pub(super) time: ClusterTime,
     wall: u64,
-    collection: String,
+    namespace: Namespace,
     what: What,
 }
 
@@ -51,6 +51,11 @@ enum What {
         id: Bson,
         document: Option<Document>,
     },
+    /// A change of the field at this path.
+    Update {
+        id: Bson,
+        path: String,
+    },
     /// A change of a sharded collection.
     Sharded {
         operation: Operation,
@@ -59,7 +64,7 @@ enum What {
     },
     Drop,
     Rename {
-        to: String,
+        to: Namespace,
     },
 }
 
@@ -87,63 +92,76 @@ impl State {
         self.ticked = Some(Instant::now());
     }
 
-    fn log(&mut self, collection: &str, what: What) {
+    fn log(&mut self, namespace: Namespace, what: What) {
         let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_millis() as u64);
-        self.log.push(Entry { time: self.clock, wall, collection: collection.to_owned(), what });
+        self.log.push(Entry { time: self.clock, wall, namespace, what });
     }
 
-    pub(super) fn apply(&mut self, write: SourceWrite) {
+    /// Applies a write to this database.
+    pub(super) fn apply(&mut self, database: &str, write: SourceWrite) {
+        let namespace = |collection: &str| Namespace::new(database, collection);
         match write {
             SourceWrite::Insert { collection, document } => {
-                let document = bson_document(document);
+                let (namespace, document) = (namespace(&collection), bson_document(document));
                 let id = id_of(&document);
-                let old =
-                    self.collections.entry(collection.clone()).or_default().insert(Id(id.clone()), document.clone());
-                assert!(old.is_none(), "duplicate key {id} in {collection}");
+                let documents = self.collections.entry(namespace.clone()).or_default();
+                let old = documents.insert(Id(id.clone()), document.clone());
+                assert!(old.is_none(), "duplicate key {id} in {namespace}");
                 let what = What::Change { operation: Operation::Insert, id, document: Some(document) };
-                self.log(&collection, what);
+                self.log(namespace, what);
             }
             SourceWrite::Replace { collection, document } => {
-                let document = bson_document(document);
+                let (namespace, document) = (namespace(&collection), bson_document(document));
                 let id = id_of(&document);
-                *self.existing(&collection, &id) = document.clone();
+                *self.existing(&namespace, &id) = document.clone();
                 let what = What::Change { operation: Operation::Replace, id, document: Some(document) };
-                self.log(&collection, what);
+                self.log(namespace, what);
             }
             SourceWrite::Set { collection, id, field, value } => {
-                let id = bson_value(id);
-                self.existing(&collection, &id).insert(field, bson_value(value));
-                self.log(&collection, What::Change { operation: Operation::Update, id, document: None });
+                self.update(namespace(&collection), bson_value(id), field, Some(bson_value(value)));
+            }
+            SourceWrite::Unset { collection, id, field } => {
+                self.update(namespace(&collection), bson_value(id), field, None);
             }
             SourceWrite::Delete { collection, id } => {
-                let id = bson_value(id);
-                let documents = self.collections.entry(collection.clone()).or_default();
+                let (namespace, id) = (namespace(&collection), bson_value(id));
+                let documents = self.collections.entry(namespace.clone()).or_default();
                 let Some((id, _)) = documents.remove_entry(&Id(id)) else { return };
-                self.log(&collection, What::Change { operation: Operation::Delete, id: id.0, document: None });
+                self.log(namespace, What::Change { operation: Operation::Delete, id: id.0, document: None });
             }
             SourceWrite::Drop { collection } => {
-                if self.collections.remove(&collection).is_some() {
-                    self.log(&collection, What::Drop);
+                let namespace = namespace(&collection);
+                if self.collections.remove(&namespace).is_some() {
+                    self.log(namespace, What::Drop);
                 }
             }
             SourceWrite::Rename { from, to } => {
+                let (from, to) = (namespace(&from), namespace(&to));
                 let documents = self.collections.remove(&from).unwrap_or_else(|| panic!("no collection {from}"));
                 self.collections.insert(to.clone(), documents);
-                self.log(&from, What::Rename { to });
+                self.log(from, What::Rename { to });
             }
             SourceWrite::DropDatabase => {
-                for (collection, _) in std::mem::take(&mut self.collections) {
-                    self.log(&collection, What::Drop);
+                let of_database: Vec<Namespace> =
+                    self.collections.keys().filter(|namespace| namespace.database() == database).cloned().collect();
+                for namespace in of_database {
+                    self.collections.remove(&namespace);
+                    self.log(namespace, What::Drop);
                     self.tick();
                 }
             }
         }
     }
 
+    fn update(&mut self, namespace: Namespace, id: Bson, path: String, value: Option<Bson>) {
+        set(self.existing(&namespace, &id), &path, value);
+        self.log(namespace, What::Update { id, path });
+    }
+
     /// Changes the document's shard key: it is deleted on one shard and inserted on another, in either order.
-    pub(super) fn move_to_shard(&mut self, collection: &str, document: Value, insert_first: bool) {
+    pub(super) fn move_to_shard(&mut self, namespace: &Namespace, document: Value, insert_first: bool) {
         let document = bson_document(document);
-        let old = std::mem::replace(self.existing(collection, &id_of(&document)), document.clone());
+        let old = std::mem::replace(self.existing(namespace, &id_of(&document)), document.clone());
         let mut whats = vec![
             What::Sharded { operation: Operation::Delete, document: old, shard: "region=us;" },
             What::Sharded { operation: Operation::Insert, document, shard: "region=eu;" },
@@ -151,36 +169,42 @@ impl State {
         if insert_first {
             whats.reverse();
         }
-        whats.into_iter().for_each(|what| self.log(collection, what));
+        whats.into_iter().for_each(|what| self.log(namespace.clone(), what));
     }
 
-    fn existing(&mut self, collection: &str, id: &Bson) -> &mut Document {
+    fn existing(&mut self, namespace: &Namespace, id: &Bson) -> &mut Document {
         self.collections
-            .get_mut(collection)
+            .get_mut(namespace)
             .and_then(|documents| documents.get_mut(&Id(id.clone())))
-            .unwrap_or_else(|| panic!("no document {id} in {collection}"))
+            .unwrap_or_else(|| panic!("no document {id} in {namespace}"))
     }
 
     /// The current document.
-    fn lookup(&self, collection: &str, id: &Bson) -> Option<&Document> {
-        self.collections.get(collection)?.get(&Id(id.clone()))
+    fn lookup(&self, namespace: &Namespace, id: &Bson) -> Option<&Document> {
+        self.collections.get(namespace)?.get(&Id(id.clone()))
     }
 
     /// The next batch of at most `most` events, and the position after it.
-    pub(super) fn batch(&self, source: &FakeSource, mut position: usize, most: usize) -> (FeedBatch, usize) {
+    pub(super) fn batch(
+        &self,
+        coverage: &Coverage,
+        judge: &Judge,
+        mut position: usize,
+        most: usize,
+    ) -> (FeedBatch, usize) {
         let (mut events, mut appeared) = (Vec::new(), Vec::new());
         while events.len() < most.min(MAX_EVENTS)
             && let Some(entry) = self.log.get(position)
         {
             position += 1;
-            if source.selects(&entry.collection) {
-                events.push(self.event(source, entry));
+            if coverage.covers(&entry.namespace) {
+                events.push(self.event(judge, entry));
             }
             if let What::Rename { to } = &entry.what
-                && source.selects(to)
+                && coverage.covers(to)
             {
-                events.push(self.event(source, &Entry { collection: to.clone(), ..entry.clone() }));
-                appeared.push(Namespace::new(&source.database, to));
+                events.push(self.event(judge, &Entry { namespace: to.clone(), ..entry.clone() }));
+                appeared.push(to.clone());
             }
         }
         let through = match self.log.get(position) {
@@ -190,33 +214,58 @@ impl State {
         (FeedBatch { events, appeared, token: ResumeToken(position.to_string()), through }, position)
     }
 
-    fn event(&self, source: &FakeSource, entry: &Entry) -> SourceEvent {
+    fn event(&self, judge: &Judge, entry: &Entry) -> SourceEvent {
         let (operation, id, shard, document) = match &entry.what {
-            What::Change { operation: Operation::Update, id, .. } => {
-                (Operation::Update, Some(id), "", self.lookup(&entry.collection, id))
-            }
+            What::Update { id, .. } => (Operation::Update, Some(id), "", self.lookup(&entry.namespace, id)),
             What::Change { operation, id, document } => (*operation, Some(id), "", document.as_ref()),
             What::Sharded { operation, document, shard } => {
                 (*operation, document.get("_id"), *shard, operation.has_document().then_some(document))
             }
             What::Drop | What::Rename { .. } => (Operation::Drop, None, "", None),
         };
+        let touched = match &entry.what {
+            What::Change { operation: Operation::Insert, .. } => Touched::Nothing,
+            // As in MongoDB, paths are requested only for filters.
+            What::Update { path, .. } if judge.has_filters() => Touched::Paths(vec![path.clone()]),
+            _ => Touched::All,
+        };
         SourceEvent {
             operation,
-            namespace: Namespace::new(&source.database, &entry.collection),
+            namespace: entry.namespace.clone(),
             key: id.map(canonical).unwrap_or_default(),
             id: id.map(relaxed).unwrap_or_default(),
             time: entry.time,
             committed_at: entry.wall,
             shard: shard.to_owned(),
             document: document.map(|document| Ok(relaxed(&Bson::Document(document.clone())))),
+            verdicts: document.map(|document| judge.verdicts(document)).unwrap_or_default(),
+            touched,
         }
     }
 }
 
-pub(super) fn row(id: &Id, document: &Document) -> SourceRow {
-    let id = document.get("_id").unwrap_or(&id.0);
-    SourceRow { key: canonical(id), id: relaxed(id), document: Ok(relaxed(&Bson::Document(document.clone()))) }
+/// Sets the field at a path, or removes it. Names before the last are those of documents.
+fn set(document: &mut Document, path: &str, value: Option<Bson>) {
+    match (path.split_once('.'), value) {
+        (None, Some(value)) => {
+            document.insert(path, value);
+        }
+        (None, None) => {
+            document.remove(path);
+        }
+        (Some((name, rest)), value) => {
+            if !document.contains_key(name) {
+                document.insert(name, Document::new());
+            }
+            set(document.get_document_mut(name).expect("a document"), rest, value);
+        }
+    }
+}
+
+pub(super) fn row(id: &Id, document: &Document, judge: &Judge) -> SourceRow {
+    let (id, verdicts) = (document.get("_id").unwrap_or(&id.0), judge.verdicts(document));
+    let document = Ok(relaxed(&Bson::Document(document.clone())));
+    SourceRow { key: canonical(id), id: relaxed(id), document, verdicts }
 }
 
 fn canonical(value: &Bson) -> String {
