@@ -64,11 +64,7 @@ pub(super) fn creations(collection: &str, indexes: &Indexes) -> Result<Vec<Creat
     indexes.iter().map(|(field, index)| creation(collection, field, index)).collect()
 }
 
-fn creation(
-    collection: &str,
-    field: &str,
-    index: &PayloadIndex,
-) -> Result<CreateFieldIndexCollection, PortError> {
+fn creation(collection: &str, field: &str, index: &PayloadIndex) -> Result<CreateFieldIndexCollection, PortError> {
     let field_type = match index.kind {
         PayloadKind::Keyword => FieldType::Keyword,
         PayloadKind::Integer => FieldType::Integer,
