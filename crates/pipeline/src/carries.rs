@@ -1,5 +1,6 @@
-//! The change that a record of either stage carries.
+//! The change that a record of either stage carries, and where it goes.
 
+use tidewheel_core::catalog::TargetId;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 
@@ -7,6 +8,13 @@ use tidewheel_core::embedded::Embedded;
 pub(crate) trait Carries {
     /// The change.
     fn change(&self) -> &Change;
+
+    /// The target of a record that has exactly one. `None` for a change, which may have several, and for the record of an
+    /// installation without an applied catalog.
+    fn target(&self) -> Option<&TargetId>;
+
+    /// The revision of the catalog that the record requires; 0 without one.
+    fn catalog(&self) -> u64;
 
     /// Approximate size of the record in bytes.
     fn bytes(&self) -> usize;
@@ -17,6 +25,14 @@ impl Carries for Change {
         self
     }
 
+    fn target(&self) -> Option<&TargetId> {
+        None
+    }
+
+    fn catalog(&self) -> u64 {
+        self.route.catalog()
+    }
+
     fn bytes(&self) -> usize {
         self.key.len() + self.id.len() + self.document.as_ref().map_or(0, String::len)
     }
@@ -25,6 +41,14 @@ impl Carries for Change {
 impl Carries for Embedded {
     fn change(&self) -> &Change {
         &self.change
+    }
+
+    fn target(&self) -> Option<&TargetId> {
+        self.target.as_ref().map(|target| &target.id)
+    }
+
+    fn catalog(&self) -> u64 {
+        self.target.as_ref().map_or(0, |target| target.catalog).max(self.change.catalog())
     }
 
     fn bytes(&self) -> usize {

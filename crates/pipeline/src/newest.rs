@@ -1,8 +1,9 @@
-//! Reduces a batch to the newest change of each document.
+//! Reduces a batch to the newest change of each document, in each of its targets.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use tidewheel_core::catalog::TargetId;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::DocumentId;
@@ -13,7 +14,7 @@ use tidewheel_core::version::Version;
 use crate::carries::Carries;
 use crate::parking::letter;
 
-/// The entries of one document in a batch, or one change of a whole collection.
+/// The entries of one document for one target in a batch, or one change of a whole collection.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Kept<T> {
     /// The newest record.
@@ -25,11 +26,11 @@ pub(crate) struct Kept<T> {
     pub(crate) deletion: Option<Version>,
 }
 
-/// Returns the newest record of each document, in the order in which the documents first occur; changes of whole
+/// Returns the newest record of each document for each target, in the order in which they first occur; changes of whole
 /// collections unchanged. Unreadable entries go to `letters`. Every entry ends up in exactly one place.
 pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec<DeadLetter>) -> Vec<Kept<T>> {
     let mut kept: Vec<Kept<T>> = Vec::with_capacity(deliveries.len());
-    let mut places: HashMap<DocumentId, usize> = HashMap::with_capacity(deliveries.len());
+    let mut places: HashMap<(DocumentId, Option<TargetId>), usize> = HashMap::with_capacity(deliveries.len());
     for Delivery { id, record } in deliveries {
         let record = match record {
             Ok(record) => record,
@@ -43,7 +44,7 @@ pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec
             kept.push(alone(record, id));
             continue;
         }
-        match places.entry(record.change().document_id()) {
+        match places.entry((record.change().document_id(), record.target().cloned())) {
             Entry::Vacant(place) => {
                 place.insert(kept.len());
                 kept.push(alone(record, id));
@@ -55,7 +56,7 @@ pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec
 }
 
 impl<T: Carries> Kept<T> {
-    /// Adds another change of the same document.
+    /// Adds another change of the same document and target.
     fn join(&mut self, record: T, id: EntryId) {
         let older = if rank(record.change()) > rank(self.record.change()) {
             self.entries.insert(0, id);
@@ -77,15 +78,27 @@ fn rank(change: &Change) -> (Version, bool) {
     (change.version, change.operation.has_document())
 }
 
-/// Number of distinct documents in the deliveries.
+/// Number of distinct documents in the deliveries; a document counts once for each target.
 pub(crate) fn documents<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
-    let changes = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::change);
-    changes.map(|change| (&change.namespace, &change.key)).collect::<HashSet<_>>().len()
+    let documents = readable(deliveries).map(|record| {
+        let change = record.change();
+        (&change.namespace, &change.key, record.target())
+    });
+    documents.collect::<HashSet<_>>().len()
+}
+
+/// The newest revision of the catalog that a delivered record requires.
+pub(crate) fn catalog<T: Carries>(deliveries: &[Delivery<T>]) -> u64 {
+    readable(deliveries).map(Carries::catalog).max().unwrap_or(0)
 }
 
 /// Approximate size of the delivered records in bytes.
 pub(crate) fn bytes<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
-    deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::bytes).sum()
+    readable(deliveries).map(Carries::bytes).sum()
+}
+
+fn readable<T>(deliveries: &[Delivery<T>]) -> impl Iterator<Item = &T> {
+    deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok())
 }
 
 /// Checks that this release can read all entries. An entry of a newer release is valid, so it is neither parked nor
@@ -101,4 +114,55 @@ pub(crate) fn refuse_newer<T>(deliveries: &[Delivery<T>]) -> PortResult<()> {
         .with_hint(
             "upgrade this service: a newer release of tidewheel has written the entry, which stays in the stream",
         ))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::catalog::{Fp, IndexName};
+    use tidewheel_core::change::Route;
+    use tidewheel_core::embedded::{Embedded, Target};
+    use tidewheel_core::identity::Namespace;
+    use tidewheel_core::version::ClusterTime;
+
+    use super::*;
+
+    fn record(key: &str, seconds: u32, target: Option<(&str, u64)>) -> Embedded {
+        let change = Change {
+            operation: Operation::Delete,
+            namespace: Namespace::new("shop", "tickets"),
+            key: key.to_owned(),
+            id: key.to_owned(),
+            version: Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1, replay: 0 },
+            committed_at: 0,
+            document: None,
+            route: Route::Plain,
+        };
+        let made: Fp = "0123456789abcdef".parse().unwrap();
+        let id = |name| IndexName::new(name).unwrap().target(1);
+        let target = target.map(|(name, catalog)| Target { catalog, id: id(name), made });
+        Embedded { target, ..Embedded::without_vectors(change) }
+    }
+
+    fn deliveries(records: impl IntoIterator<Item = Embedded>) -> Vec<Delivery<Embedded>> {
+        let id = |place| EntryId(format!("{place}-0"));
+        (1..).zip(records).map(|(place, record)| Delivery { id: id(place), record: Ok(record) }).collect()
+    }
+
+    #[test]
+    fn newest_change_is_kept_for_each_target() {
+        let (tickets, notes) = (Some(("tickets", 7)), Some(("notes", 9)));
+        let batch = deliveries([
+            record("1", 1, tickets),
+            record("1", 2, notes),
+            record("1", 3, tickets),
+            record("1", 4, None),
+            record("2", 1, tickets),
+        ]);
+        assert_eq!((documents(&batch), catalog(&batch)), (4, 9));
+        let kept = newest(batch, &mut Vec::new());
+        let entries: Vec<Vec<&str>> =
+            kept.iter().map(|kept| kept.entries.iter().map(|id| id.0.as_str()).collect()).collect();
+        assert_eq!(entries, [vec!["3-0", "1-0"], vec!["2-0"], vec!["4-0"], vec!["5-0"]]);
+        assert_eq!(catalog(&deliveries([record("1", 1, None)])), 0);
+    }
 }
