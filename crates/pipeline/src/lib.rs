@@ -7,6 +7,7 @@
 
 pub mod audit;
 mod backpressure;
+mod breaker;
 mod carries;
 pub mod consumer;
 mod isolate;
