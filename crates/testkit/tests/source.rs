@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use tidewheel_core::ports::{FeedError, ResumeToken, Source, SourceInspector, StartAt};
+use tidewheel_core::ports::{Covered, FeedError, ResumeToken, Source, SourceInspector, StartAt};
 use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::source::FakeSource;
@@ -18,16 +18,16 @@ impl SourceHarness for Fake {
         "shop"
     }
 
-    async fn source(&self, collections: &[&str]) -> Arc<dyn Source> {
-        Arc::new(self.0.selecting(collections))
+    async fn source(&self, collections: &[&str]) -> Covered {
+        self.0.selecting(collections).covered()
     }
 
     async fn inspector(&self, collections: &[&str]) -> Arc<dyn SourceInspector> {
         Arc::new(self.0.selecting(collections))
     }
 
-    async fn commit(&self, writes: Vec<SourceWrite>) {
-        self.0.transaction(writes);
+    async fn commit_in(&self, database: &str, writes: Vec<SourceWrite>) {
+        self.0.in_database(database).transaction(writes);
         // A real write takes a while, in which other tasks run.
         tokio::time::sleep(Duration::from_micros(50)).await;
     }
@@ -40,16 +40,16 @@ async fn position_before_the_history_is_history_lost() {
     let source = FakeSource::new("shop");
     let start = source.now().await.unwrap();
     source.insert("tickets", json!({"_id": 1}));
-    let mut feed = source.open(StartAt::Time(start)).await.unwrap();
+    let mut feed = source.covered().open(StartAt::Time(start)).await.unwrap();
     source.lose_history();
     assert!(matches!(feed.next().await, Err(FeedError::HistoryLost(_))), "an open feed behind the history");
     for start in [StartAt::Time(start), StartAt::Token(ResumeToken("0".into()))] {
-        assert!(matches!(source.open(start).await, Err(FeedError::HistoryLost(_))));
+        assert!(matches!(source.covered().open(start).await, Err(FeedError::HistoryLost(_))));
     }
     let now = source.now().await.unwrap();
     source.insert("tickets", json!({"_id": 2}));
     let after = StartAt::Token(ResumeToken("1".into()));
-    assert_eq!(source.open(after).await.unwrap().next().await.unwrap().events.len(), 1);
+    assert_eq!(source.covered().open(after).await.unwrap().next().await.unwrap().events.len(), 1);
     assert!(source.now().await.unwrap() > now);
 }
 
@@ -64,7 +64,7 @@ async fn restored_backup_turns_the_clock_back() {
     assert_eq!(source.now().await.unwrap(), then);
     assert_eq!(source.rows("tickets").len(), 1);
     let unknown = StartAt::Token(ResumeToken("2".into()));
-    assert!(matches!(source.open(unknown).await, Err(FeedError::HistoryLost(_))));
+    assert!(matches!(source.covered().open(unknown).await, Err(FeedError::HistoryLost(_))));
 }
 
 #[tokio::test]
@@ -72,19 +72,21 @@ async fn faults_hit_feeds_and_scans() {
     let source = FakeSource::new("shop");
     let start = source.now().await.unwrap();
     source.insert("tickets", json!({"_id": 1}));
-    for call in ["now", "open", "collections", "estimate", "scan", "next", "page"] {
+    for call in ["now", "check", "open", "collections", "estimate", "scan", "next", "page"] {
         source.faults().once(call, Fault::unreachable());
     }
     let namespace = tidewheel_core::identity::Namespace::new("shop", "tickets");
+    let covered = source.covered();
     assert!(source.now().await.is_err());
-    assert!(source.collections().await.is_err());
+    assert!(source.check(&covered.coverage).await.is_err());
+    assert!(covered.collections().await.is_err());
     assert!(source.estimate(&namespace).await.is_err());
-    assert!(source.open(StartAt::Time(start)).await.is_err());
-    assert!(source.scan(&namespace, None, start, None).await.is_err());
-    let mut feed = source.open(StartAt::Time(start)).await.unwrap();
+    assert!(covered.open(StartAt::Time(start)).await.is_err());
+    assert!(covered.scan(&namespace, None, start, None).await.is_err());
+    let mut feed = covered.open(StartAt::Time(start)).await.unwrap();
     assert!(feed.next().await.is_err());
     assert_eq!(feed.next().await.unwrap().events.len(), 1);
-    let mut scan = source.scan(&namespace, None, start, None).await.unwrap();
+    let mut scan = covered.scan(&namespace, None, start, None).await.unwrap();
     assert!(scan.next().await.is_err());
     assert_eq!(scan.next().await.unwrap().len(), 1);
     assert_eq!(source.opened(), 1);
@@ -97,7 +99,7 @@ async fn feed_can_be_held() {
     let gate = Gate::closed();
     source.faults().always("next", Fault::Held(gate.clone()));
     source.insert("tickets", json!({"_id": 1}));
-    let mut feed = source.open(StartAt::Time(start)).await.unwrap();
+    let mut feed = source.covered().open(StartAt::Time(start)).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(60), feed.next()).await.is_err());
     gate.open();
     assert_eq!(feed.next().await.unwrap().events.len(), 1, "the cancelled call lost nothing");

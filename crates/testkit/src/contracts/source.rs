@@ -1,9 +1,11 @@
-//! The contract of [`Source`], its feed and its scan.
+//! The contract of [`Source`](tidewheel_core::ports::Source), its feed and its scan.
 //!
 //! Each function is one clause. [`source_contract_tests`](crate::source_contract_tests) generates a test per clause.
 
 pub mod collections;
+pub mod coverage;
 pub mod feed;
+pub mod filters;
 pub mod inspector;
 pub mod scan;
 mod steps;
@@ -11,7 +13,7 @@ mod steps;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewheel_core::ports::{Source, SourceInspector};
+use tidewheel_core::ports::{Covered, SourceInspector};
 
 pub use crate::source_write::SourceWrite;
 
@@ -21,14 +23,24 @@ pub trait SourceHarness: Send + Sync {
     /// The database, initially empty.
     fn database(&self) -> &str;
 
-    /// A source of these collections of the database; of all if none is named.
-    async fn source(&self, collections: &[&str]) -> Arc<dyn Source>;
+    /// Another database of the deployment, initially empty.
+    fn other_database(&self) -> String {
+        format!("{}_b", self.database())
+    }
+
+    /// The source, restricted to these collections of the database; to all of it if none is named.
+    async fn source(&self, collections: &[&str]) -> Covered;
 
     /// The source of these collections for operators.
     async fn inspector(&self, collections: &[&str]) -> Arc<dyn SourceInspector>;
 
-    /// Commits the writes: several of them in one transaction.
-    async fn commit(&self, writes: Vec<SourceWrite>);
+    /// Commits the writes to this database: several of them in one transaction.
+    async fn commit_in(&self, database: &str, writes: Vec<SourceWrite>);
+
+    /// Commits the writes to [`Self::database`]: several of them in one transaction.
+    async fn commit(&self, writes: Vec<SourceWrite>) {
+        self.commit_in(self.database(), writes).await;
+    }
 }
 
 /// Generates one test per clause of the contract; the expression returns a new harness and may `await`.
@@ -55,7 +67,24 @@ macro_rules! source_contract_tests {
             renamed_collection_is_dropped_and_appears
             feed_survives_a_dropped_database
             only_selected_collections_are_listed
-            selection_identity_differs_between_selections
+            scope_differs_between_selections
+        }
+        $crate::source_contract_tests! { $harness; coverage:
+            feed_covers_several_databases
+            dropped_database_leaves_the_others
+            excluded_collections_have_no_events_and_are_not_listed
+            databases_are_matched_by_patterns
+            scope_depends_on_selectors_and_not_on_filters
+            changed_filter_resumes_at_the_token
+            changed_scope_resumes_at_the_time
+        }
+        $crate::source_contract_tests! { $harness; filters:
+            events_carry_a_verdict_for_each_filter
+            updates_name_the_paths_that_they_touched
+            rows_carry_a_verdict_for_each_filter
+            existing_documents_match_the_filter
+            fetched_documents_carry_verdicts
+            unsupported_filters_are_refused_by_name
         }
         $crate::source_contract_tests! { $harness; inspector:
             unselected_collections_are_named_if_none_is_selected

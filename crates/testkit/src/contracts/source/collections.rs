@@ -13,7 +13,7 @@ use super::{SourceHarness, SourceWrite};
 /// A drop is ordered between earlier and later events.
 pub async fn dropped_collection_emits_a_drop(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
     harness.commit(vec![SourceWrite::Drop { collection: "tickets".into() }]).await;
     harness.commit(vec![insert("tickets", json!({"_id": 2}))]).await;
@@ -59,7 +59,7 @@ pub async fn renamed_collection_is_dropped_and_appears(harness: &dyn SourceHarne
     ended.sort_unstable();
     assert_eq!(ended, ["stream_log", "stream_log", "tickets", "tickets"], "each was renamed away once and to once");
     assert_eq!(appeared, ["stream_log", "tickets"]);
-    let rows = all_rows(source.as_ref(), &Namespace::new(harness.database(), "tickets"), None).await;
+    let rows = all_rows(&source, &Namespace::new(harness.database(), "tickets"), None).await;
     let keys: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(keys, ["3", r#""last""#]);
 }
@@ -67,7 +67,7 @@ pub async fn renamed_collection_is_dropped_and_appears(harness: &dyn SourceHarne
 /// Every collection is dropped, and later writes are delivered, on the same feed and from every token.
 pub async fn feed_survives_a_dropped_database(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets", "orders"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
     harness.commit(vec![insert("orders", json!({"_id": 1}))]).await;
     follower.take(2).await;
@@ -80,8 +80,8 @@ pub async fn feed_survives_a_dropped_database(harness: &dyn SourceHarness) {
     harness.commit(vec![insert("tickets", json!({"_id": 2}))]).await;
     let after = follower.take(1).await;
     assert_eq!(brief(&after), [(Operation::Insert, r#"{"$numberInt":"2"}"#)]);
-    assert_eq!(from(source.as_ref(), StartAt::Token(behind), 1).await, after);
-    let all = from(source.as_ref(), StartAt::Token(before), 3).await;
+    assert_eq!(from(&source, StartAt::Token(behind), 1).await, after);
+    let all = from(&source, StartAt::Token(before), 3).await;
     assert_eq!(all[2], after[0]);
 }
 
@@ -99,9 +99,9 @@ pub async fn only_selected_collections_are_listed(harness: &dyn SourceHarness) {
 }
 
 /// A saved token is valid for the same selection only.
-pub async fn selection_identity_differs_between_selections(harness: &dyn SourceHarness) {
-    let one = harness.source(&["a"]).await.selection();
-    assert_eq!(one, harness.source(&["a"]).await.selection());
-    assert_ne!(one, harness.source(&["a", "b"]).await.selection());
-    assert_ne!(one, harness.source(&[]).await.selection());
+pub async fn scope_differs_between_selections(harness: &dyn SourceHarness) {
+    let one = harness.source(&["a"]).await.scope();
+    assert_eq!(one, harness.source(&["a"]).await.scope());
+    assert_ne!(one, harness.source(&["a", "b"]).await.scope());
+    assert_ne!(one, harness.source(&[]).await.scope());
 }

@@ -17,7 +17,7 @@ use super::{SourceHarness, SourceWrite};
 /// Insert, update, replace and delete, each with the document at that time.
 pub async fn every_operation_is_delivered_with_its_document(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     let before = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let writes = [
         (insert("tickets", json!({"_id": 1, "n": 1})), Operation::Insert, Some(json!({"_id": 1, "n": 1}))),
@@ -46,7 +46,7 @@ pub async fn update_of_deleted_document_has_no_document(harness: &dyn SourceHarn
     harness.commit(vec![insert("tickets", json!({"_id": 1, "n": 1}))]).await;
     harness.commit(vec![set("tickets", json!(1), 2)]).await;
     harness.commit(vec![delete("tickets", json!(1))]).await;
-    let events = from(source.as_ref(), StartAt::Time(start), 3).await;
+    let events = from(&source, StartAt::Time(start), 3).await;
     let operations: Vec<_> = events.iter().map(|event| (event.operation, event.document.is_some())).collect();
     assert_eq!(operations, [(Operation::Insert, true), (Operation::Update, false), (Operation::Delete, false)]);
 }
@@ -54,7 +54,7 @@ pub async fn update_of_deleted_document_has_no_document(harness: &dyn SourceHarn
 /// The key is the exact identity, for every type.
 pub async fn ids_of_every_type_keep_their_identity(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     for (canonical, relaxed) in ids() {
         harness.commit(vec![insert("tickets", json!({"_id": canonical, "text": "a"}))]).await;
         harness.commit(vec![delete("tickets", canonical.clone())]).await;
@@ -71,7 +71,7 @@ pub async fn ids_of_every_type_keep_their_identity(harness: &dyn SourceHarness) 
 /// MongoDB treats equal numbers as the same `_id`, regardless of type: they have one key.
 pub async fn id_with_changed_number_type_keeps_its_key(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     let namespace = Namespace::new(harness.database(), "tickets");
     let one = [
         "{\"$numberInt\":\"1\"}",
@@ -87,7 +87,7 @@ pub async fn id_with_changed_number_type_keeps_its_key(harness: &dyn SourceHarne
         harness.commit(vec![insert("tickets", json!({"_id": forms[0], "n": 0}))]).await;
         for id in forms {
             harness.commit(vec![replace("tickets", json!({"_id": id, "n": 1}))]).await;
-            let rows = all_rows(source.as_ref(), &namespace, None).await;
+            let rows = all_rows(&source, &namespace, None).await;
             assert_eq!(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), [key.as_str()], "{id}");
             let now = source.now().await.unwrap();
             assert_eq!(source.existing(&namespace, std::slice::from_ref(&key), now).await.unwrap(), [true], "{id}");
@@ -102,7 +102,7 @@ pub async fn id_with_changed_number_type_keeps_its_key(harness: &dyn SourceHarne
 /// One transaction has one cluster time; also with two updates of one document.
 pub async fn transaction_events_share_cluster_time_and_keep_order(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1, "n": 0}))]).await;
     harness.commit(vec![insert("tickets", json!({"_id": 9, "n": 0}))]).await;
     follower.take(2).await;
@@ -131,7 +131,7 @@ pub async fn transaction_events_share_cluster_time_and_keep_order(harness: &dyn 
 /// After every batch: exactly the later events.
 pub async fn token_resumes_exactly_after_its_batch(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     let mut tokens = vec![follower.token.clone()];
     let mut events = Vec::new();
     for number in 0..6 {
@@ -144,7 +144,7 @@ pub async fn token_resumes_exactly_after_its_batch(harness: &dyn SourceHarness) 
     harness.commit(vec![insert("tickets", json!({"_id": "last"}))]).await;
     events.extend(follower.take(1).await);
     for (position, token) in tokens.into_iter().enumerate() {
-        let rest = from(source.as_ref(), StartAt::Token(token), events.len() - position).await;
+        let rest = from(&source, StartAt::Token(token), events.len() - position).await;
         assert_eq!(rest, events[position..], "after batch {position}");
     }
 }
@@ -152,7 +152,7 @@ pub async fn token_resumes_exactly_after_its_batch(harness: &dyn SourceHarness) 
 /// More events of one time than a batch holds.
 pub async fn token_resumes_within_a_transaction(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     harness.commit((0..1_200).map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
     let (mut events, mut tokens) = (Vec::new(), Vec::new());
     while events.len() < 1_200 {
@@ -163,7 +163,7 @@ pub async fn token_resumes_within_a_transaction(harness: &dyn SourceHarness) {
     }
     assert!(tokens.iter().any(|(read, _)| (1..1_200).contains(read)), "the transaction came in one batch");
     for (read, token) in tokens {
-        let rest = from(source.as_ref(), StartAt::Token(token), 1_200 - read).await;
+        let rest = from(&source, StartAt::Token(token), 1_200 - read).await;
         assert_eq!(brief(&rest), brief(&events[read..]), "after {read} events");
     }
 }
@@ -173,7 +173,7 @@ pub async fn narrow_feed_delivers_every_event_once_in_growing_batches(harness: &
     let source = harness.source(&["tickets"]).await;
     let start = StartAt::Time(source.now().await.unwrap());
     harness.commit((0..40).map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
-    let all = from(source.as_ref(), start.clone(), 40).await;
+    let all = from(&source, start.clone(), 40).await;
     let mut feed = source.open_narrow(start, 1).await.unwrap();
     let (mut events, mut sizes) = (Vec::new(), Vec::new());
     while events.len() < 40 {
@@ -183,7 +183,7 @@ pub async fn narrow_feed_delivers_every_event_once_in_growing_batches(harness: &
         }
         sizes.push(batch.events.len());
         events.extend(batch.events);
-        let rest = from(source.as_ref(), StartAt::Token(batch.token), 40 - events.len()).await;
+        let rest = from(&source, StartAt::Token(batch.token), 40 - events.len()).await;
         assert_eq!(brief(&rest), brief(&all[events.len()..]), "after {} events", events.len());
     }
     assert_eq!(brief(&events), brief(&all));
@@ -197,9 +197,9 @@ pub async fn start_time_is_inclusive(harness: &dyn SourceHarness) {
     for number in 0..4 {
         harness.commit(vec![insert("tickets", json!({"_id": number}))]).await;
     }
-    let events = from(source.as_ref(), StartAt::Time(start), 4).await;
+    let events = from(&source, StartAt::Time(start), 4).await;
     for (position, event) in events.iter().enumerate() {
-        let rest = from(source.as_ref(), StartAt::Time(event.time), 4 - position).await;
+        let rest = from(&source, StartAt::Time(event.time), 4 - position).await;
         assert_eq!(rest, events[position..]);
     }
     let now = source.now().await.unwrap();
@@ -209,7 +209,7 @@ pub async fn start_time_is_inclusive(harness: &dyn SourceHarness) {
 /// With writes to an unselected collection, the token advances, and no later event is missed.
 pub async fn idle_feed_advances_its_token(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     let first = follower.token.clone();
     let moved = async {
         let mut number = 0;
@@ -225,7 +225,7 @@ pub async fn idle_feed_advances_its_token(harness: &dyn SourceHarness) {
     };
     let token = with_timeout(moved).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
-    let events = from(source.as_ref(), StartAt::Token(token), 1).await;
+    let events = from(&source, StartAt::Token(token), 1).await;
     assert_eq!(brief(&events), [(Operation::Insert, r#"{"$numberInt":"1"}"#)]);
 }
 
@@ -267,7 +267,7 @@ pub async fn feed_reports_time_up_to_which_it_is_complete(harness: &dyn SourceHa
 pub async fn cancelled_next_loses_no_event(harness: &dyn SourceHarness) {
     const WRITES: usize = 40;
     let source = harness.source(&["tickets"]).await;
-    let mut follower = Follower::now(source.as_ref()).await;
+    let mut follower = Follower::now(&source).await;
     let writing = async {
         for number in 0..WRITES {
             harness.commit(vec![insert("tickets", json!({"_id": number}))]).await;

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidewheel_core::catalog::Selector;
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::key;
-use tidewheel_core::ports::{Feed, Readable, ResumeToken, Source, SourceEvent, SourceRow, StartAt};
+use tidewheel_core::ports::{
+    Coverage, Covered, Feed, Readable, ResumeToken, Scan, SourceEvent, SourceFilter, SourceRow, StartAt,
+};
 
 use super::SourceWrite;
 
@@ -23,6 +26,10 @@ pub(super) fn replace(collection: &str, document: Value) -> SourceWrite {
 
 pub(super) fn set(collection: &str, id: Value, value: i32) -> SourceWrite {
     SourceWrite::Set { collection: collection.into(), id, field: "n".into(), value: json!(value) }
+}
+
+pub(super) fn set_field(collection: &str, id: Value, field: &str, value: Value) -> SourceWrite {
+    SourceWrite::Set { collection: collection.into(), id, field: field.into(), value }
 }
 
 pub(super) fn delete(collection: &str, id: Value) -> SourceWrite {
@@ -61,6 +68,16 @@ pub(super) fn ids() -> Vec<(Value, Value)> {
     ]
 }
 
+/// The same source, restricted to other collections: one selector for each list of patterns.
+pub(super) fn covering(source: &Covered, selectors: &[&[String]], filters: &[&str]) -> Covered {
+    let selectors = selectors.iter().map(|&patterns| Selector::parse(patterns, None).expect("valid patterns")).collect();
+    Covered::new(source.source.clone(), Coverage { selectors, filters: filters.iter().copied().map(filter).collect() })
+}
+
+pub(super) fn filter(text: &str) -> SourceFilter {
+    SourceFilter(text.to_owned())
+}
+
 /// Follows a feed and counts its events.
 pub(super) struct Follower {
     pub(super) feed: Box<dyn Feed>,
@@ -68,7 +85,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) async fn open(source: &dyn Source, start: StartAt) -> Self {
+    pub(super) async fn open(source: &Covered, start: StartAt) -> Self {
         let mut feed = source.open(start).await.expect("a feed");
         // A new feed has a token before anything happens.
         let first = with_timeout(feed.next()).await.expect("a first batch");
@@ -76,7 +93,7 @@ impl Follower {
         Self { feed, token: first.token }
     }
 
-    pub(super) async fn now(source: &dyn Source) -> Self {
+    pub(super) async fn now(source: &Covered) -> Self {
         Self::open(source, StartAt::Time(source.now().await.expect("a time"))).await
     }
 
@@ -98,7 +115,7 @@ pub(super) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Returns `count` events from a start; panics if their batch holds more.
-pub(super) async fn from(source: &dyn Source, start: StartAt, count: usize) -> Vec<SourceEvent> {
+pub(super) async fn from(source: &Covered, start: StartAt, count: usize) -> Vec<SourceEvent> {
     let feed = source.open(start).await.expect("a feed");
     Follower { feed, token: ResumeToken(String::new()) }.take(count).await
 }
@@ -116,9 +133,13 @@ pub(super) fn brief(events: &[SourceEvent]) -> Vec<(Operation, &str)> {
     events.iter().map(|event| (event.operation, event.key.as_str())).collect()
 }
 
-pub(super) async fn all_rows(source: &dyn Source, namespace: &Namespace, after: Option<&str>) -> Vec<SourceRow> {
+pub(super) async fn all_rows(source: &Covered, namespace: &Namespace, after: Option<&str>) -> Vec<SourceRow> {
     let now = source.now().await.expect("a time");
-    let mut scan = source.scan(namespace, after, now, None).await.expect("a scan");
+    rest(source.scan(namespace, after, now, None).await.expect("a scan")).await
+}
+
+/// The remaining rows of a scan.
+pub(super) async fn rest(mut scan: Box<dyn Scan>) -> Vec<SourceRow> {
     let mut rows = Vec::new();
     loop {
         let page = with_timeout(scan.next()).await.expect("a page");
