@@ -5,11 +5,13 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::catalog::Made;
 use crate::fingerprint::Fingerprints;
 use crate::hex::hex;
 use crate::identity::{DocumentId, Namespace};
@@ -31,6 +33,8 @@ pub const DOCUMENT: &str = "_tidewheel.document";
 pub const NAMESPACE: &str = "_tidewheel.namespace";
 /// Path of the payload field with the fingerprint of the vector's input: see [`Fingerprints`].
 pub const FINGERPRINT: &str = "_tidewheel.fingerprint";
+/// Field of `_tidewheel` with what the point was [made](Made) by; absent before a catalog is applied.
+pub const MADE: &str = "made";
 
 /// Paths of the payload fields that [`Stamped::read`] reads.
 pub const STAMP: &[&str] = &[
@@ -41,6 +45,7 @@ pub const STAMP: &[&str] = &[
     "_tidewheel.chunk",
     "_tidewheel.chunks",
     "_tidewheel.digest",
+    "_tidewheel.made",
 ];
 
 /// A document that is not a JSON object.
@@ -126,6 +131,8 @@ pub struct Stamped {
     pub chunks: u32,
     /// The [`digest`] of the document; empty if missing.
     pub digest: String,
+    /// What its text and payload were made by; `None` if missing.
+    pub made: Option<Made>,
 }
 
 impl Stamped {
@@ -142,6 +149,7 @@ impl Stamped {
             chunk: number("chunk")?,
             chunks: number("chunks")?,
             digest: text("digest").unwrap_or_default().to_owned(),
+            made: stamp.get(MADE).and_then(|made| Made::deserialize(made).ok()),
         })
     }
 }

@@ -204,6 +204,7 @@ pub async fn points_returns_requested_points_and_fields(harness: &dyn IndexHarne
         chunk: 1,
         chunks: 2,
         digest: digest("ab"),
+        made: None,
     };
     assert_eq!(Stamped::read(&found[0].payload), Some(stamp.clone()));
     let page = index.page(None, 10, STAMP).await.unwrap();
