@@ -22,7 +22,8 @@ pub(crate) fn redis(settings: &Settings) -> PortResult<RedisStore> {
 /// The options of the source.
 pub(crate) fn mongo_options(settings: &Settings, needed_by: &'static str) -> Result<MongoOptions, Failure> {
     let database = settings.mongodb.database.clone();
-    let database = database.ok_or(Problem::Missing { key: "mongodb.database", needed_by })?;
+    let missing = || Problem::Missing { key: "mongodb.database".into(), needed_by: needed_by.into() };
+    let database = database.ok_or_else(missing)?;
     Ok(MongoOptions::of_database(settings.mongodb.uri.clone(), &database, &settings.mongodb.collection))
 }
 
@@ -86,8 +87,8 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
             concurrency: *concurrency,
             requests_per_minute: *requests_per_minute,
             tokens_per_minute: *tokens_per_minute,
-            query_prefix: settings.embedder.query_prefix.clone().unwrap_or_default(),
-            passage_prefix: settings.embedder.passage_prefix.clone().unwrap_or_default(),
+            query_prefix: settings.embedding.query_prefix.clone().unwrap_or_default(),
+            passage_prefix: settings.embedding.passage_prefix.clone().unwrap_or_default(),
             timeout,
             pem,
             ..RemoteOptions::new(*api, url, model)

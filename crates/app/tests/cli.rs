@@ -94,6 +94,46 @@ fn config_show_prints_every_setting_with_its_origin() {
 }
 
 #[test]
+fn config_show_of_declared_indexes_is_a_valid_settings_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = r#"
+[embedding.large]
+model = "hash:64"
+[[index]]
+name = "tickets"
+source = ["shop.tickets", "!shop.tmp_*"]
+filter = { status = { "$ne" = "draft" }, at = { "$gte" = 2024-01-01 } }
+text.template = """
+{{ subject }}
+{{ content }}"""
+payload.rename = { "customer.name" = "customer" }
+payload.indexes = { tenant = { type = "keyword", is_tenant = true } }
+embedding = "large"
+qdrant.hnsw_config = { m = 16 }
+[[index]]
+name = "notes"
+source = "shop.notes"
+"#;
+    std::fs::write(directory.path().join("tidewheel.toml"), file).unwrap();
+    let ran = tidewheel_in(&directory, &["config", "show"], &[("TIDEWHEEL__INDEX__NOTES__KEEP", "1h")]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for line in [
+        "[embedding.large]",
+        "qdrant.hnsw = { m = 16 }                         # tidewheel.toml:14",
+        "keep = \"1h\"                                      # $TIDEWHEEL__INDEX__NOTES__KEEP",
+        "chunk.overlap = 32                               # default",
+    ] {
+        assert!(ran.out.lines().any(|shown| shown == line), "{line}: {}", ran.out);
+    }
+    assert_eq!(ran.out.lines().filter(|line| *line == "[[index]]").count(), 2);
+    let shown = tempfile::tempdir().unwrap();
+    std::fs::write(shown.path().join("tidewheel.toml"), &ran.out).unwrap();
+    let again = tidewheel_in(&shown, &["config", "check"], &[]);
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert!(again.out.ends_with("  indexes: tickets, notes\n  embeddings: default, large\n"), "{}", again.out);
+}
+
+#[test]
 fn config_check_reports_every_problem_with_hint_and_exit_code() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("tidewheel.toml"), "[mongo]\nuri = \"x\"\n[processor]\nbatch = \"many\"\n")

@@ -5,7 +5,9 @@ use serde::Serialize;
 use crate::cli::{ConfigCommand, Output};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, DIM, GOOD, STRONG, styled};
-use crate::settings::{self, EXAMPLE, Given, KEYS, Layers, Loaded, Origin, SettingsError, USUAL_PLACES};
+use crate::settings::{
+    self, EXAMPLE, Family, Given, Layers, Loaded, Origin, SHORT_FORM, Settings, SettingsError, USUAL_PLACES,
+};
 
 /// Runs a subcommand of `config`.
 pub(crate) fn run(command: &ConfigCommand, given: &Given) -> Result<Answer, Failure> {
@@ -31,7 +33,7 @@ pub(crate) fn run(command: &ConfigCommand, given: &Given) -> Result<Answer, Fail
 /// A setting as JSON.
 #[derive(Serialize)]
 struct Row {
-    key: &'static str,
+    key: String,
     /// TOML value with secrets redacted; `None` if unset.
     value: Option<String>,
     origin: String,
@@ -39,27 +41,41 @@ struct Row {
 }
 
 fn rows(layers: &Layers) -> Vec<Row> {
-    let row = |key: &settings::Key| {
-        let sourced = layers.get(key.name);
+    // Beside declared indexes these keys are errors in a settings file.
+    let replaced = |key: &str| {
+        !layers.declared(Family::Index).is_empty() && SHORT_FORM.iter().any(|(replaced, _)| *replaced == key)
+    };
+    let row = |key: String| {
+        let sourced = layers.get(&key);
         Row {
-            key: key.name,
             value: sourced.map(|sourced| sourced.value.shown()),
             origin: sourced.map_or(&Origin::Default, |sourced| &sourced.origin).to_string(),
-            variable: settings::variable(key.name),
+            variable: settings::variable(&key),
+            key,
         }
     };
-    KEYS.iter().map(row).collect()
+    layers.names().into_iter().filter(|key| !replaced(key)).map(row).collect()
+}
+
+/// The table of a setting, its header in TOML, and the name of the setting in it.
+fn place(key: &str) -> (&str, String, &str) {
+    if let Some((Family::Index, _, name)) = settings::split_name(key) {
+        let table = key.strip_suffix(name).unwrap_or(key);
+        return (table, "[[index]]".to_owned(), name);
+    }
+    let (table, name) = key.rsplit_once('.').expect("every key belongs to a table");
+    (table, format!("[{table}]"), name)
 }
 
 /// Prints valid TOML, so that the output can be used as a settings file.
 fn show(loaded: &Loaded) {
-    let mut table = "";
+    let mut table = String::new();
     for row in rows(&loaded.layers) {
-        let (of_row, name) = row.key.rsplit_once('.').expect("every key belongs to a table");
+        let (of_row, header, name) = place(&row.key);
         if of_row != table {
             let gap = if table.is_empty() { "" } else { "\n" };
-            printer::exactly(format_args!("{gap}{}", styled(STRONG, format_args!("[{of_row}]"))));
-            table = of_row;
+            printer::exactly(format_args!("{gap}{}", styled(STRONG, header)));
+            of_row.clone_into(&mut table);
         }
         match row.value {
             Some(value) => {
@@ -77,6 +93,7 @@ fn check(loaded: Result<Loaded, SettingsError>) -> Answer {
             loaded.warnings.iter().for_each(|warning| printer::warning(warning, warning.hint()));
             let file = loaded.layers.file.map_or_else(|| "no settings file".into(), |file| file.display().to_string());
             printer::data(format_args!("{} settings are valid ({file})", styled(GOOD, "✔")));
+            declared(&loaded.settings);
             Answer::Fine
         }
         Err(SettingsError(problems)) => {
@@ -85,6 +102,15 @@ fn check(loaded: Result<Loaded, SettingsError>) -> Answer {
             }
             Answer::No
         }
+    }
+}
+
+/// Lists the declared indexes and the embeddings that they can name.
+fn declared(settings: &Settings) {
+    if settings.is_declared() {
+        let indexes: Vec<String> = settings.declarations().iter().map(|index| index.name.to_string()).collect();
+        let embeddings: Vec<&str> = settings.embedding_names().collect();
+        printer::data(format_args!("  indexes: {}\n  embeddings: {}", indexes.join(", "), embeddings.join(", ")));
     }
 }
 

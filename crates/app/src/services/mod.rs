@@ -76,7 +76,7 @@ impl Kind {
     /// Services of `run` with these settings: without the embedder if an external one is configured.
     pub(crate) fn of_run(settings: &Settings) -> Vec<Self> {
         let all = [Self::Embedder, Self::Producer, Self::Processor, Self::Upserter];
-        all.into_iter().filter(|kind| *kind != Self::Embedder || !settings.embedding.elsewhere).collect()
+        all.into_iter().filter(|kind| *kind != Self::Embedder || settings.embeds_here()).collect()
     }
 }
 

@@ -1,13 +1,14 @@
 //! All settings keys with their kinds and defaults; the only place that defines them.
 //!
-//! Their meanings are documented in `tidewheel.example.toml`; a test keeps both consistent.
+//! Their meanings are documented in `tidewheel.example.toml`; a test keeps both consistent. [`names`](super::names) addresses them.
 
+use super::collection::{HNSW, OPTIMIZERS, PAYLOAD_INDEXES, QUANTIZATION, RENAME, STRICT_MODE, VECTORS};
 use super::value::Kind;
 
 /// A settings key.
 #[derive(Debug)]
 pub(crate) struct Key {
-    /// `table.key`.
+    /// `table.key`; in `[[index]]`, relative to it.
     pub(crate) name: &'static str,
     /// The kind of its value.
     pub(crate) kind: Kind,
@@ -23,7 +24,10 @@ const fn unset(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, default: None }
 }
 
-/// Every key, in the order of the example file.
+const PRECISIONS: &[&str] = &["auto", "f32", "bf16", "int8"];
+
+/// Every key outside of `[[index]]`, in the order of the example file. Those of `embedding` are also the keys of each
+/// `[embedding.NAME]`.
 pub(crate) const KEYS: &[Key] = &[
     key("mongodb.uri", Kind::Address, "mongodb://127.0.0.1:27017"),
     unset("mongodb.uri_file", Kind::Line),
@@ -42,6 +46,9 @@ pub(crate) const KEYS: &[Key] = &[
     unset("embedding.api_key_file", Kind::Line),
     unset("embedding.model", Kind::Line),
     unset("embedding.dimensions", Kind::Count(1)),
+    unset("embedding.precision", Kind::Choice(PRECISIONS)),
+    unset("embedding.query_prefix", Kind::Text),
+    unset("embedding.passage_prefix", Kind::Text),
     key("embedding.max_tokens", Kind::Count(1), "2048"),
     key("embedding.batch", Kind::Count(1), "128"),
     key("embedding.concurrency", Kind::Count(1), "4"),
@@ -53,7 +60,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("embedding.timeout", Kind::Period, "60s"),
     key("embedder.model", Kind::Line, "sentence-transformers/all-MiniLM-L6-v2"),
     key("embedder.listen", Kind::Listen, "127.0.0.1:8080"),
-    key("embedder.precision", Kind::Choice(&["auto", "f32", "bf16", "int8"]), "auto"),
+    key("embedder.precision", Kind::Choice(PRECISIONS), "auto"),
     key("embedder.threads", Kind::Count(0), "0"),
     unset("embedder.token", Kind::Secret),
     unset("embedder.token_file", Kind::Line),
@@ -153,39 +160,52 @@ pub(crate) const KEYS: &[Key] = &[
     key("local.qdrant_grpc_port", Kind::Count(0), "6334"),
 ];
 
-/// Returns the key with this name.
-pub(crate) fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
+/// Every key of `[[index]]`, in the order of the example file.
+pub(crate) const INDEX_KEYS: &[Key] = &[
+    unset("name", Kind::Name),
+    unset("source", Kind::Names),
+    unset("filter", Kind::Query),
+    unset("text.template", Kind::Text),
+    key("text.fields", Kind::Paths, "subject,content"),
+    unset("text.exclude", Kind::Paths),
+    key("text.blank", Kind::Choice(&["index", "skip"]), "index"),
+    unset("chunk.tokens", Kind::Count(1)),
+    key("chunk.overlap", Kind::Count(0), "32"),
+    key("chunk.max", Kind::Count(1), "10000"),
+    unset("chunk.prefix", Kind::Text),
+    key("payload.include", Kind::Paths, ""),
+    key("payload.exclude", Kind::Paths, ""),
+    unset("payload.rename", Kind::Structured(RENAME)),
+    key("payload.full", Kind::Flag, "false"),
+    unset("payload.indexes", Kind::Structured(PAYLOAD_INDEXES)),
+    key("embedding", Kind::Name, "default"),
+    key("on_dead_letter", Kind::Choice(&["keep", "remove"]), "keep"),
+    key("keep", Kind::Duration, "24h"),
+    unset("qdrant.shard_number", Kind::Count(1)),
+    unset("qdrant.replication_factor", Kind::Count(1)),
+    unset("qdrant.write_consistency_factor", Kind::Count(1)),
+    unset("qdrant.on_disk_payload", Kind::Flag),
+    unset("qdrant.vectors", Kind::Structured(VECTORS)),
+    unset("qdrant.hnsw", Kind::Structured(HNSW)),
+    unset("qdrant.quantization", Kind::Structured(QUANTIZATION)),
+    unset("qdrant.optimizers", Kind::Structured(OPTIMIZERS)),
+    unset("qdrant.strict_mode", Kind::Structured(STRICT_MODE)),
+];
 
-/// Returns the most similar key; `None` if none is similar.
-pub(crate) fn nearest(name: &str) -> Option<&'static str> {
-    // Up to half of the name may differ: `mongo.url` still matches `mongodb.uri`.
-    KEYS.iter()
-        .map(|key| (strsim::normalized_damerau_levenshtein(name, key.name), key.name))
-        .filter(|(likeness, _)| *likeness >= 0.5)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
-}
-
-/// Returns the environment variable of a key.
-pub(crate) fn variable(name: &str) -> String {
-    format!("{PREFIX}{}", name.to_ascii_uppercase().replace('.', "__"))
-}
-
-/// Returns the variable most similar to this unknown one; `None` if none is similar.
-pub(crate) fn nearest_variable(given: &str, likeness: f64) -> Option<String> {
-    let given = given.to_ascii_uppercase();
-    KEYS.iter()
-        .map(|key| variable(key.name))
-        .map(|variable| (strsim::normalized_damerau_levenshtein(&given, &variable), variable))
-        .filter(|(found, _)| *found >= likeness)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, variable)| variable)
-}
-
-/// Prefix of environment variables for settings.
-pub(crate) const PREFIX: &str = "TIDEWHEEL__";
+/// Keys that only the short form has, and those of `[[index]]` in their place.
+pub(crate) const SHORT_FORM: &[(&str, &str)] = &[
+    ("mongodb.collection", "source"),
+    ("documents.fields", "text.fields"),
+    ("documents.template", "text.template"),
+    ("documents.chunk_tokens", "chunk.tokens"),
+    ("documents.chunk_overlap", "chunk.overlap"),
+    ("documents.max_chunks", "chunk.max"),
+    ("documents.blank", "text.blank"),
+    ("documents.on_dead_letter", "on_dead_letter"),
+    ("documents.payload.include", "payload.include"),
+    ("documents.payload.exclude", "payload.exclude"),
+    ("qdrant.collection", "name"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -193,7 +213,7 @@ mod tests {
 
     #[test]
     fn defaults_match_their_kinds() {
-        for key in KEYS {
+        for key in KEYS.iter().chain(INDEX_KEYS) {
             if let Some(default) = key.default {
                 assert!(key.kind.read_text(default).is_some(), "{} has the default {default:?}", key.name);
             }
@@ -201,17 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn nearest_finds_the_intended_key() {
-        for (given, meant) in [
-            ("mongo.uri", "mongodb.uri"),
-            ("mongodb.collections", "mongodb.collection"),
-            ("qdrant.apikey", "qdrant.api_key"),
-            ("processor.claimafter", "processor.claim_after"),
-            ("document.fields", "documents.fields"),
-            ("embeder.model", "embedder.model"),
-        ] {
-            assert_eq!(nearest(given), Some(meant));
+    fn every_key_of_the_short_form_has_one_in_its_place() {
+        for (short, declared) in SHORT_FORM {
+            assert!(KEYS.iter().any(|key| key.name == *short), "{short}");
+            assert!(INDEX_KEYS.iter().any(|key| key.name == *declared), "{declared}");
         }
-        assert_eq!(nearest("zzz.yyy"), None);
+        for key in KEYS.iter().filter(|key| key.name.starts_with("documents.")) {
+            assert!(SHORT_FORM.iter().any(|(short, _)| *short == key.name), "{}", key.name);
+        }
     }
 }

@@ -1,16 +1,16 @@
 //! Given settings, each with its origin. Later layers win.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use toml::de::{DeTable, DeValue};
-
-use super::address;
 use super::error::Problem;
-use super::keys::{self, KEYS, Key};
+use super::file;
+use super::input::Input;
+use super::keys::{KEYS, Key};
+use super::names::{self, DEFAULT_EMBEDDING, Family};
 use super::origin::Origin;
 use super::otel;
-use super::value::{Kind, Value, quoted};
+use super::value::Value;
 
 /// Input besides the settings file.
 #[derive(Clone, Debug, Default)]
@@ -34,10 +34,21 @@ pub(crate) struct Sourced {
     pub(crate) origin: Origin,
 }
 
-/// All set values, by key.
+/// A `[[index]]` or an `[embedding.NAME]`. Only the settings file declares them; other layers override their values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Declared {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it is declared.
+    pub(crate) origin: Origin,
+}
+
+/// All set values, by their full names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layers {
-    values: BTreeMap<&'static str, Sourced>,
+    values: BTreeMap<String, Sourced>,
+    indexes: Vec<Declared>,
+    embeddings: Vec<Declared>,
     /// The settings file, if one was read.
     pub(crate) file: Option<PathBuf>,
 }
@@ -49,40 +60,44 @@ impl Layers {
         let mut problems = Vec::new();
         for key in KEYS {
             if let Some(default) = key.default {
-                problems.extend(layers.set_text(key.name, default, Origin::Default).err());
+                layers.set_text(key.name, default, Origin::Default, &mut problems);
             }
         }
         for otel::Given { key, text, variable } in otel::read(&given.environment).0 {
-            problems.extend(layers.set_text(key, &text, Origin::Environment(variable)).err());
+            layers.set_text(key, &text, Origin::Environment(variable), &mut problems);
         }
-        match find_file(given) {
+        match file::find(given) {
             Ok(Some((path, text))) => {
-                layers.read_file(&path, &text, &mut problems);
+                file::read(&path, &text, &mut layers, &mut problems);
                 layers.file = Some(path);
             }
             Ok(None) => {}
             Err(problem) => problems.push(problem),
         }
         for (variable, text) in &given.environment {
-            if let Some(name) = variable.strip_prefix(keys::PREFIX) {
-                let name = name.to_ascii_lowercase().replace("__", ".");
-                problems.extend(layers.set_text(&name, text, Origin::Environment(variable.clone())).err());
+            if let Some(rest) = variable.strip_prefix(names::PREFIX) {
+                match layers.name_of_variable(rest) {
+                    Some(name) => {
+                        layers.set_text(&name, text, Origin::Environment(variable.clone()), &mut problems);
+                    }
+                    None => problems.push(Problem::Ambiguous { variable: variable.clone() }),
+                }
             }
         }
         for assignment in &given.assignments {
             match assignment.split_once('=') {
                 Some((name, text)) => {
-                    problems.extend(layers.set_text(name.trim(), text, Origin::Flag("--set".into())).err());
+                    layers.set_text(name.trim(), text, Origin::Flag("--set".into()), &mut problems);
                 }
                 None => problems.push(Problem::NotAnAssignment),
             }
         }
         for (flag, name, text) in &given.flags {
-            problems.extend(layers.set_text(name, text, Origin::Flag(flag.clone())).err());
+            layers.set_text(name, text, Origin::Flag(flag.clone()), &mut problems);
         }
         // The settings name a file with the headers instead.
         if layers.values.contains_key("traces.headers_file") {
-            layers.values.retain(|key, sourced| *key != "traces.headers" || !sourced.origin.is_otel());
+            layers.values.retain(|key, sourced| key != "traces.headers" || !sourced.origin.is_otel());
         }
         (layers, problems)
     }
@@ -92,113 +107,107 @@ impl Layers {
         self.values.get(name)
     }
 
+    /// The declared tables of a family, in the order of the file. `[embedding]` is not among them.
+    pub(crate) fn declared(&self, family: Family) -> &[Declared] {
+        match family {
+            Family::Index => &self.indexes,
+            Family::Embedding => &self.embeddings,
+        }
+    }
+
+    /// The full names of all settings: the fixed ones, those of each `[embedding.NAME]`, and those of each `[[index]]`.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+        for family in [Family::Embedding, Family::Index] {
+            for Declared { name, .. } in self.declared(family) {
+                names.extend(family.keys().map(|(key, _)| family.full(name, key)));
+            }
+        }
+        names
+    }
+
+    /// Declares a table with the defaults of its keys. Adds a problem if its name is taken.
+    pub(super) fn declare(&mut self, family: Family, name: &str, origin: Origin, problems: &mut Vec<Problem>) -> bool {
+        if let Some(first) = self.declared(family).iter().find(|declared| declared.name == name) {
+            let (name, first) = (name.to_owned(), first.origin.clone());
+            problems.push(Problem::Declared { family, name, first, second: origin });
+            return false;
+        }
+        for (key, Key { kind, default, .. }) in family.keys() {
+            if let Some(value) = default.and_then(|default| kind.read_text(default)) {
+                self.values.insert(family.full(name, key), Sourced { value, origin: Origin::Default });
+            }
+        }
+        let declared = Declared { name: name.to_owned(), origin };
+        match family {
+            Family::Index => self.indexes.push(declared),
+            Family::Embedding => self.embeddings.push(declared),
+        }
+        true
+    }
+
     /// Sets a key from plain text. An empty text unsets a key without a default.
-    pub(crate) fn set_text(&mut self, name: &str, text: &str, origin: Origin) -> Result<(), Problem> {
-        let key = known(name, &origin)?;
-        if text.trim().is_empty() && key.default.is_none() {
-            self.values.remove(key.name);
-            return Ok(());
+    pub(crate) fn set_text(&mut self, name: &str, text: &str, origin: Origin, problems: &mut Vec<Problem>) {
+        if let Some((Family::Index, table, "name")) = names::split(name) {
+            problems.push(Problem::NotOverridable { name: table.to_owned(), origin });
+            return;
         }
-        let value = key.kind.read_text(text).ok_or_else(|| {
-            let (given, expected) = (shown(key.kind, text), key.kind.expected());
-            Problem::Invalid { key: key.name, given, origin: origin.clone(), expected }
-        })?;
-        self.values.insert(key.name, Sourced { value, origin });
-        Ok(())
+        self.set(name, Input::Text(text), origin, problems);
     }
 
-    fn read_file(&mut self, path: &Path, text: &str, problems: &mut Vec<Problem>) {
-        match DeTable::parse(text) {
-            Ok(table) => self.read_table(path, text, "", table.get_ref(), problems),
-            Err(cause) => {
-                // The error's display text quotes the line, which may contain a secret.
-                let line = line_of(text, cause.span().map_or(0, |span| span.start));
-                problems.push(Problem::NotToml { path: path.to_owned(), line, cause: cause.message().to_owned() });
-            }
-        }
-    }
-
-    fn read_table(&mut self, path: &Path, text: &str, prefix: &str, table: &DeTable<'_>, problems: &mut Vec<Problem>) {
-        // The parser's table does not preserve the order of the file.
-        let mut entries: Vec<_> = table.iter().collect();
-        entries.sort_by_key(|(name, _)| name.span().start);
-        for (name, value) in entries {
-            let full = format!("{prefix}{}", name.get_ref());
-            let origin = Origin::File { path: path.to_owned(), line: line_of(text, name.span().start) };
-            match value.get_ref() {
-                DeValue::Table(inner) if keys::find(&full).is_none() => {
-                    let inside = format!("{full}.");
-                    // An unknown table is one problem, not one per key.
-                    if KEYS.iter().any(|key| key.name.starts_with(&inside)) {
-                        self.read_table(path, text, &inside, inner, problems);
-                    } else {
-                        let first = inner.keys().next().map(|key| format!("{inside}{}", key.get_ref()));
-                        problems.push(Problem::Unknown { name: first.unwrap_or(full), origin });
-                    }
-                }
-                value => problems.extend(self.set_toml(&full, value, origin).err()),
-            }
-        }
-    }
-
-    fn set_toml(&mut self, name: &str, value: &DeValue<'_>, origin: Origin) -> Result<(), Problem> {
-        let key = known(name, &origin)?;
-        if key.default.is_none() && value.as_str() == Some("") {
-            self.values.remove(key.name);
-            return Ok(());
-        }
-        let value = key.kind.read_toml(value).ok_or_else(|| {
-            let given = match value {
-                DeValue::String(text) => shown(key.kind, text),
-                DeValue::Integer(number) => number.as_str().to_owned(),
-                DeValue::Float(number) => number.as_str().to_owned(),
-                DeValue::Boolean(switch) => switch.to_string(),
-                other => format!("({})", other.type_str()),
-            };
-            Problem::Invalid { key: key.name, given, origin: origin.clone(), expected: key.kind.expected() }
-        })?;
-        self.values.insert(key.name, Sourced { value, origin });
-        Ok(())
-    }
-}
-
-fn known(name: &str, origin: &Origin) -> Result<&'static Key, Problem> {
-    keys::find(name).ok_or_else(|| Problem::Unknown { name: name.to_owned(), origin: origin.clone() })
-}
-
-/// Formats an invalid value for a message, redacted if it is or may contain a secret.
-fn shown(kind: Kind, text: &str) -> String {
-    match kind {
-        Kind::Secret => quoted("***"),
-        Kind::Address => quoted(&address::shown(text)),
-        _ if text.contains("://") || text.contains('@') => quoted(&address::shown(text)),
-        _ => quoted(text),
-    }
-}
-
-fn line_of(text: &str, byte: usize) -> usize {
-    1 + text[..byte].bytes().filter(|byte| *byte == b'\n').count()
-}
-
-/// Finds the settings file: the given one, which must exist, or the first of the default paths.
-fn find_file(given: &Given) -> Result<Option<(PathBuf, String)>, Problem> {
-    let variable = given.environment.iter().find(|(name, value)| name == "TIDEWHEEL_CONFIG" && !value.is_empty());
-    let named = given.config.clone().or_else(|| variable.map(|(_, value)| PathBuf::from(value)));
-    if let Some(path) = named {
-        return match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some((path, text))),
-            Err(cause) => Err(Problem::Unreadable { path, cause }),
+    /// Sets a key. Adds every problem.
+    pub(super) fn set(&mut self, name: &str, input: Input<'_>, origin: Origin, problems: &mut Vec<Problem>) {
+        let (name, key) = match self.known(name, &origin) {
+            Ok(known) => known,
+            Err(problem) => return problems.push(problem),
         };
-    }
-    for path in USUAL_PLACES.map(PathBuf::from) {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => return Ok(Some((path, text))),
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-            Err(cause) => return Err(Problem::Unreadable { path, cause }),
+        let of_file = |origin: &Origin| matches!(origin, Origin::File { .. });
+        // The file cannot repeat a key, but it can use both spellings of one.
+        if let Some(first) = self.values.get(&name).map(|sourced| &sourced.origin)
+            && of_file(first)
+            && of_file(&origin)
+        {
+            return problems.push(Problem::Twice { key: name, first: first.clone(), second: origin });
+        }
+        if key.default.is_none() && input.is_empty() {
+            self.values.remove(&name);
+        } else if let Some(value) = input.read(key.kind, &name, &origin, problems) {
+            self.values.insert(name, Sourced { value, origin });
         }
     }
-    Ok(None)
-}
 
-/// Default paths of the settings file.
-pub(crate) const USUAL_PLACES: [&str; 2] = ["tidewheel.toml", "/etc/tidewheel/tidewheel.toml"];
+    /// Returns the name under which a value is stored, and its key.
+    fn known(&self, name: &str, origin: &Origin) -> Result<(String, &'static Key), Problem> {
+        if let Some((family, table, _)) = names::split(name)
+            && (family, table) != (Family::Embedding, DEFAULT_EMBEDDING)
+            && !self.declared(family).iter().any(|declared| declared.name == table)
+        {
+            let declared = self.declared(family).iter().map(|declared| declared.name.clone()).collect();
+            return Err(Problem::Undeclared { family, name: table.to_owned(), declared, origin: origin.clone() });
+        }
+        match names::find(name) {
+            Some(key) => Ok((names::canonical(name).into_owned(), key)),
+            None => Err(Problem::unknown(name, origin)),
+        }
+    }
+
+    /// Returns the name of the setting that an environment variable overrides, from the text after the prefix; `None` if it could be
+    /// that of several tables, whose names differ in capitals and hyphens only.
+    fn name_of_variable(&self, rest: &str) -> Option<String> {
+        let name = rest.to_ascii_lowercase().replace("__", ".");
+        let variable = format!("{}{}", names::PREFIX, rest.to_ascii_uppercase());
+        let mut found = None;
+        for family in [Family::Index, Family::Embedding] {
+            for Declared { name: table, .. } in self.declared(family) {
+                let prefix = names::variable(&family.full(table, ""));
+                let Some(key) = variable.strip_prefix(&prefix) else { continue };
+                let full = family.full(table, &key.to_ascii_lowercase().replace("__", "."));
+                // The name of a table may contain two underscores.
+                if names::find(&full).is_some() && found.replace(full).is_some() {
+                    return None;
+                }
+            }
+        }
+        Some(found.unwrap_or(name))
+    }
+}

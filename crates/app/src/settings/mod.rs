@@ -3,29 +3,41 @@
 //! Guarantees: every value has its origin; an unknown key is rejected with the nearest known one; an invalid value is rejected with
 //! its key, origin and expected form; secrets are never shown. All problems are reported together.
 //!
-//! [`layers`] holds the given values, [`resolved`] the typed settings. [`resolve`] converts one to the other.
+//! [`keys`] defines every key and [`names`] addresses them, also those of `[[index]]` and `[embedding.NAME]`. [`layers`] holds the
+//! given values, [`resolved`] the typed settings, and [`declarations`] the indexes. [`resolve`] converts the values to the others.
 
 pub(crate) mod address;
+mod collection;
+mod declarations;
+mod embeddings;
 mod error;
+mod file;
+mod filter;
+mod input;
 mod keys;
 mod layers;
+mod names;
 mod origin;
 mod otel;
+mod reader;
 #[cfg(test)]
 mod reference;
 mod resolve;
 mod resolved;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod units;
 mod value;
 mod warning;
 
+pub(crate) use embeddings::reachable;
 pub(crate) use error::{Problem, SettingsError};
-pub(crate) use keys::{KEYS, Key, variable};
-pub(crate) use layers::{Given, Layers, USUAL_PLACES};
+pub(crate) use file::USUAL_PLACES;
+pub(crate) use keys::SHORT_FORM;
+pub(crate) use layers::{Given, Layers};
+pub(crate) use names::{Family, split as split_name, variable};
 pub(crate) use origin::Origin;
-pub(crate) use resolve::reachable;
 pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Provider, Serving, Settings, Webhook};
 pub(crate) use units::parse_duration;
 pub(crate) use warning::Warning;
@@ -57,7 +69,7 @@ impl Loaded {
         let mut layers = self.layers.clone();
         let mut problems = Vec::new();
         for (name, text) in overrides {
-            problems.extend(layers.set_text(name, text, Origin::LocalStack).err());
+            layers.set_text(name, text, Origin::LocalStack, &mut problems);
         }
         finish(layers, problems, self.warnings.clone())
     }

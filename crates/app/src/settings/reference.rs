@@ -1,9 +1,11 @@
-//! The settings reference of the documentation. Generated from [`KEYS`] and the example file, so that both stay complete.
+//! The settings reference of the documentation. Generated from [`KEYS`], [`INDEX_KEYS`] and the example file, so that all stay
+//! complete.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{EXAMPLE, KEYS};
+use super::EXAMPLE;
+use super::keys::{INDEX_KEYS, KEYS, Key};
 
 const HEAD: &str = "\
 # Settings reference
@@ -18,6 +20,7 @@ a settings file.
 
 /// A table of the example file.
 struct Table<'a> {
+    /// Its header, without the outer brackets.
     name: &'a str,
     introduction: Vec<&'a str>,
     blocks: Vec<Block<'a>>,
@@ -34,7 +37,7 @@ struct Block<'a> {
 /// `key = value` of a commented-out setting.
 fn setting(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.strip_prefix('#')?.split_once(" = ")?;
-    let valid = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
+    let valid = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "_.".contains(letter);
     (!name.is_empty() && name.chars().all(valid)).then_some((name, value))
 }
 
@@ -43,7 +46,9 @@ fn tables(example: &str) -> Vec<Table<'_>> {
     let mut block = Block::default();
     // The empty line at the end completes the last block.
     for line in example.lines().chain([""]) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        // The example declares no index.
+        let header = line.strip_prefix("#[").filter(|rest| rest.starts_with('[')).or_else(|| line.strip_prefix('['));
+        if let Some(name) = header.and_then(|rest| rest.strip_suffix(']')) {
             let introduction = std::mem::take(&mut block).description;
             tables.push(Table { name, introduction, blocks: Vec::new() });
         } else if line.is_empty() || line.starts_with("# ---") {
@@ -92,6 +97,26 @@ fn markdown(lines: &[&str]) -> String {
     text
 }
 
+impl Table<'_> {
+    /// The name of a setting: relative to `[[index]]`, else with the table.
+    fn full(&self, name: &str) -> String {
+        if self.name == INDEX { name.to_owned() } else { format!("{}.{name}", self.name) }
+    }
+
+    fn key(&self, name: &str) -> &'static Key {
+        let keys = if self.name == INDEX { INDEX_KEYS } else { KEYS };
+        let full = self.full(name);
+        let key = keys.iter().find(|key| key.name == full);
+        key.unwrap_or_else(|| panic!("{full} is in the example, but is not a key"))
+    }
+}
+
+/// The header of `[[index]]`.
+const INDEX: &str = "[index]";
+
+/// Keys of `[[index]]` without a default that must be set.
+const REQUIRED: [&str; 2] = ["name", "source"];
+
 fn page() -> String {
     let mut page = HEAD.to_owned();
     for table in tables(EXAMPLE) {
@@ -100,19 +125,20 @@ fn page() -> String {
             let _ = write!(page, "\n{}", markdown(&table.introduction));
         }
         for block in &table.blocks {
-            let names: Vec<String> =
-                block.settings.iter().map(|(name, _)| format!("`{}.{name}`", table.name)).collect();
+            let names: Vec<String> = block.settings.iter().map(|(name, _)| format!("`{}`", table.full(name))).collect();
             let _ = write!(page, "\n### {}\n\n", names.join(", "));
             if !block.description.is_empty() {
                 let _ = writeln!(page, "{}", markdown(&block.description));
             }
             page.push_str("| setting | value | default |\n|---|---|---|\n");
             for (name, value) in &block.settings {
-                let name = format!("{}.{name}", table.name);
-                let key =
-                    super::keys::find(&name).unwrap_or_else(|| panic!("{name} is in the example, but is not a key"));
-                let default = if key.default.is_some() { "" } else { "unset, for example " };
-                let _ = writeln!(page, "| `{name}` | {} | {default}`{value}` |", key.kind.expected());
+                let key = table.key(name);
+                let default = match key.default {
+                    Some(_) => "",
+                    None if table.name == INDEX && REQUIRED.contains(name) => "required, for example ",
+                    None => "unset, for example ",
+                };
+                let _ = writeln!(page, "| `{}` | {} | {default}`{value}` |", table.full(name), key.kind.expected());
             }
         }
     }
@@ -123,7 +149,7 @@ fn page() -> String {
 fn settings_reference_lists_every_key_and_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configure/reference.md");
     let page = page();
-    for key in KEYS {
+    for key in KEYS.iter().chain(INDEX_KEYS) {
         assert!(page.contains(&format!("\n| `{}` | ", key.name)), "{} is missing", key.name);
     }
     if std::env::var_os("UPDATE").is_some() {

@@ -1,7 +1,9 @@
 //! Typed settings for the services, with secrets read from their files.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidewheel_core::catalog::{Declaration, EmbeddingSpec, Rounding};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 use tidewheel_embed::client::Api;
@@ -10,12 +12,19 @@ use tidewheel_serving::{Network, TlsFiles};
 use tidewheel_telemetry::logging::LogOptions;
 use tidewheel_telemetry::traces::TracesOptions;
 
+use super::address;
+use super::declarations;
+use super::names::DEFAULT_EMBEDDING;
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) mongodb: MongoDb,
     pub(crate) redis: Redis,
+    /// `[embedding]`
     pub(crate) embedding: Embedding,
+    /// Each `[embedding.NAME]`, by name.
+    pub(crate) embeddings: BTreeMap<String, Embedding>,
     pub(crate) embedder: Embedder,
     pub(crate) documents: Documents,
     pub(crate) qdrant: Qdrant,
@@ -37,6 +46,39 @@ pub(crate) struct Settings {
     pub(crate) traces: Option<TracesOptions>,
     pub(crate) log: LogOptions,
     pub(crate) local: Local,
+    /// Each `[[index]]`; none in the short form.
+    pub(crate) indexes: Vec<Declaration>,
+}
+
+impl Settings {
+    /// Whether there is an `[[index]]`.
+    pub(crate) fn is_declared(&self) -> bool {
+        !self.indexes.is_empty()
+    }
+
+    /// The declared indexes; without `[[index]]`, that of the short form.
+    pub(crate) fn declarations(&self) -> Vec<Declaration> {
+        if self.is_declared() { self.indexes.clone() } else { vec![declarations::short_form(self)] }
+    }
+
+    /// Returns the embedding of this name.
+    pub(crate) fn embedding_of(&self, name: &str) -> Option<&Embedding> {
+        if name == DEFAULT_EMBEDDING { Some(&self.embedding) } else { self.embeddings.get(name) }
+    }
+
+    /// The names of all embeddings.
+    pub(crate) fn embedding_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(DEFAULT_EMBEDDING).chain(self.embeddings.keys().map(String::as_str))
+    }
+
+    /// Whether a declared index, or that of the short form, needs an embedder of this process.
+    pub(crate) fn embeds_here(&self) -> bool {
+        let is_here = |name: &str| self.embedding_of(name).is_some_and(|embedding| !embedding.elsewhere);
+        if !self.is_declared() {
+            return is_here(DEFAULT_EMBEDDING);
+        }
+        self.indexes.iter().any(|index| is_here(&index.embedding.name))
+    }
 }
 
 /// `mongodb`: the source.
@@ -56,14 +98,62 @@ pub(crate) struct Redis {
     pub(crate) tls: ClientTls,
 }
 
-/// `embedding`: the source of vectors.
+/// `embedding`, `embedding.NAME`: a source of vectors.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedding {
+    /// Its name in `[[index]]`.
+    pub(crate) name: String,
+    /// Empty for the only or the default model of its server.
+    pub(crate) model: String,
+    /// Of a model that a tidewheel embedder serves.
+    pub(crate) precision: String,
+    pub(crate) query_prefix: Option<String>,
+    pub(crate) passage_prefix: Option<String>,
     pub(crate) provider: Provider,
     pub(crate) tls: ClientTls,
     pub(crate) timeout: Duration,
     /// Whether the embedder is external to this process.
     pub(crate) elsewhere: bool,
+    /// Whether this table itself has a URL.
+    pub(crate) url_is_set: bool,
+}
+
+impl Embedding {
+    /// Whether the provider is a tidewheel embedder.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.provider, Provider::Tidewheel { .. })
+    }
+
+    /// What decides a vector. Its URL has no user name and no password.
+    pub(crate) fn spec(&self) -> EmbeddingSpec {
+        // A server of one model, or of another installation, decides which model embeds.
+        let (provider, dimensions, decisive) = match &self.provider {
+            Provider::Tidewheel { url, .. } => ("tidewheel", None, self.url_is_set.then_some(url)),
+            Provider::Remote { api: Api::OpenAi, dimensions, .. } => ("openai", *dimensions, None),
+            Provider::Remote { api: Api::Ollama, dimensions, .. } => ("ollama", *dimensions, None),
+            Provider::Remote { api: Api::TextEmbeddingsInference, dimensions, url, .. } => {
+                ("tei", *dimensions, Some(url))
+            }
+        };
+        let is_int8 = self.is_own() && self.precision == "int8";
+        EmbeddingSpec {
+            url: decisive.map(|url| public(url)),
+            dimensions,
+            rounding: if is_int8 { Rounding::Int8 } else { Rounding::Exact },
+            passage_prefix: self.passage_prefix.clone(),
+            query_prefix: self.query_prefix.clone(),
+            ..EmbeddingSpec::new(&self.name, provider, &self.model)
+        }
+    }
+}
+
+/// The address without user name, password and options.
+fn public(url: &str) -> String {
+    if !address::holds_secret(url) {
+        return url.to_owned();
+    }
+    let shown = address::shown(url).replace("***@", "");
+    shown.split('?').next().unwrap_or_default().to_owned()
 }
 
 /// The embedding provider.

@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use serde_json::Value as Json;
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::secret::Secret;
 use tidewheel_telemetry::logging;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
+use super::shape::Shape;
 use super::{address, units};
 
 /// The kind of a value.
@@ -49,6 +52,14 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// Log directives.
     LogLevel,
+    /// The name of an index or of an embedding.
+    Name,
+    /// True or false.
+    Flag,
+    /// A MongoDB query: a table, or JSON text. Dates of TOML and extended JSON are MongoDB's types.
+    Query,
+    /// A table, or JSON text, of this form.
+    Structured(Shape),
 }
 
 /// A value of one of the kinds.
@@ -70,6 +81,12 @@ pub(crate) enum Value {
     Size(u64),
     /// Of [`Kind::Share`], in millionths.
     Share(u32),
+    /// Of [`Kind::Flag`].
+    Flag(bool),
+    /// Of [`Kind::Query`], in extended JSON.
+    Query(Json),
+    /// Of [`Kind::Structured`].
+    Structured(Json),
 }
 
 impl Kind {
@@ -102,13 +119,18 @@ impl Kind {
             Self::LogLevel => {
                 "error, warn, info, debug or trace, or directives such as \"info,tidewheel_stores=debug\"".into()
             }
+            Self::Name => "1 to 64 letters, digits, \"_\" or \"-\"".into(),
+            Self::Flag => "true or false".into(),
+            Self::Query => "a MongoDB query such as { status = \"open\" }".into(),
+            Self::Structured(shape) => shape.expected(),
         }
     }
 
     /// Parses plain text from an environment variable, a flag or the default table.
     ///
     /// A trailing line break is an artefact of mounted secrets or shells and is always removed; other surrounding white space is
-    /// kept only where it can be significant.
+    /// kept only where it can be significant. Returns `None` for queries and structured values, which [`Input`](super::input::Input)
+    /// reads.
     pub(crate) fn read_text(self, text: &str) -> Option<Value> {
         let whole = text.trim_end_matches(['\n', '\r']);
         let text = whole.trim();
@@ -130,6 +152,9 @@ impl Kind {
             Self::ListenOrOff => Value::Text((text == "off" || is_listen(text)).then(|| text.to_owned())?),
             Self::Choice(words) => Value::Text(words.contains(&text).then(|| text.to_owned())?),
             Self::LogLevel => Value::Text(is_log_level(text).then(|| text.to_owned())?),
+            Self::Name => Value::Text(IndexName::new(text).is_ok().then(|| text.to_owned())?),
+            Self::Flag => Value::Flag(text.parse().ok()?),
+            Self::Query | Self::Structured(_) => return None,
         })
     }
 
@@ -145,6 +170,7 @@ impl Kind {
             (Self::Count(_) | Self::Percent, _) => None,
             (Self::Share, DeValue::Float(number)) => self.read_text(number.as_str()),
             (Self::Share, DeValue::Integer(number)) => self.read_text(number.as_str()),
+            (Self::Flag, DeValue::Boolean(flag)) => Some(Value::Flag(*flag)),
             (_, DeValue::String(text)) => self.read_text(text),
             _ => None,
         }
@@ -171,7 +197,7 @@ fn listed(text: &str) -> Option<Vec<String>> {
     Some(items.map(str::to_owned).collect())
 }
 
-fn is_line(text: &str) -> bool {
+pub(super) fn is_line(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
@@ -187,7 +213,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Field names separated by dots. Other notations would silently match no field.
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     is_line(text)
         && !text.starts_with('$')
         && !text.contains(['[', ']', '*', '/'])
@@ -219,8 +245,35 @@ impl Value {
             Self::Duration(duration) => quoted(&units::show_duration(*duration)),
             Self::Size(bytes) => quoted(&units::show_size(*bytes)),
             Self::Share(millionths) => units::show_share(*millionths),
+            Self::Flag(flag) => flag.to_string(),
+            Self::Query(query) => quoted(&query.to_string()),
+            Self::Structured(value) => inline(value),
         }
     }
+}
+
+/// Formats as an inline value of TOML.
+fn inline(value: &Json) -> String {
+    match value {
+        Json::Object(fields) if fields.is_empty() => "{}".into(),
+        Json::Object(fields) => {
+            let key = |name: &str| {
+                let is_bare = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+                if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
+            };
+            let fields: Vec<_> =
+                fields.iter().map(|(name, value)| format!("{} = {}", key(name), inline(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        Json::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
+        Json::String(text) => quoted(text),
+        scalar => scalar.to_string(),
+    }
+}
+
+/// Formats an invalid text for a message, redacted if it may contain a secret.
+pub(super) fn shown_text(text: &str) -> String {
+    if text.contains("://") || text.contains('@') { quoted(&address::shown(text)) } else { quoted(text) }
 }
 
 /// Redacts credentials in a text that may be a URL by mistake.
@@ -256,9 +309,24 @@ mod tests {
             (Kind::Line, "redis://:hunter2@cache:6379", r#""redis://***@cache:6379""#),
             (Kind::Names, "a, redis://:hunter2@cache", r#"["a", "redis://***@cache"]"#),
             (Kind::ListenOrOff, "off", r#""off""#),
+            (Kind::Flag, "true", "true"),
         ] {
             assert_eq!(kind.read_text(text).unwrap().shown(), shown);
         }
+    }
+
+    #[test]
+    fn structured_values_are_formatted_as_valid_toml() {
+        let value = serde_json::json!({
+            "customer.name": "cust\"omer", "empty": {}, "list": ["a", 1, 0.5, true], "inner": {"m": 16, "": "x\ny"},
+        });
+        let shown = Value::Structured(value.clone()).shown();
+        assert!(shown.starts_with("{ \"customer.name\" = ") && shown.contains("inner = { m = 16, "), "{shown}");
+        let parsed: toml::Table = toml::from_str(&format!("value = {shown}")).unwrap();
+        assert_eq!(serde_json::to_value(&parsed["value"]).unwrap(), value);
+        let query = Value::Query(serde_json::json!({"status": {"$ne": "draft"}})).shown();
+        let parsed: toml::Table = toml::from_str(&format!("value = {query}")).unwrap();
+        assert_eq!(parsed["value"].as_str(), Some(r#"{"status":{"$ne":"draft"}}"#));
     }
 
     #[test]
@@ -316,6 +384,9 @@ mod tests {
             (Kind::Hosts, "ops.example.com:443"),
             (Kind::LogLevel, "verbose"),
             (Kind::LogLevel, "info,tidewheel=loud"),
+            (Kind::Name, "tickets.g1"),
+            (Kind::Name, "my tickets"),
+            (Kind::Flag, "yes"),
         ] {
             assert_eq!(kind.read_text(text), None, "{text:?} is accepted as {kind:?}");
         }

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use super::address;
-use super::keys;
 use super::layers::{Given, Layers};
+use super::names::{self, Family};
 use super::origin::Origin;
 use super::otel;
 use super::value::Value;
@@ -25,7 +25,7 @@ pub(crate) enum Warning {
     /// A secret in a flag, which `ps` shows to every user of the machine.
     OnCommandLine {
         /// The key.
-        key: &'static str,
+        key: String,
         /// The flag.
         flag: String,
     },
@@ -39,11 +39,11 @@ pub(crate) enum Warning {
     /// A setting without effect because of another one.
     NoEffect {
         /// The key.
-        key: &'static str,
+        key: String,
         /// Its origin.
         origin: Origin,
         /// The reason.
-        because: &'static str,
+        because: String,
     },
     /// A standard variable of OpenTelemetry that is invalid or unsupported.
     IgnoredVariable {
@@ -73,11 +73,11 @@ impl Warning {
         match self {
             Self::OnCommandLine { key, .. } => {
                 let file = format!("{key}_file");
-                let file = if keys::find(&file).is_some() { format!(" or {file}") } else { String::new() };
-                format!("set {}{file} instead", keys::variable(key))
+                let file = if names::find(&file).is_some() { format!(" or {file}") } else { String::new() };
+                format!("set {}{file} instead", names::variable(key))
             }
             Self::UnknownVariable { nearest: Some(nearest), .. } => format!("did you mean {nearest}?"),
-            Self::UnknownVariable { .. } => format!("settings are named {}TABLE__KEY", keys::PREFIX),
+            Self::UnknownVariable { .. } => format!("settings are named {}TABLE__KEY", names::PREFIX),
             Self::NoEffect { key, .. } => format!("remove {key}, or correct the other setting"),
             Self::IgnoredVariable { name, .. } => format!("unset {name}, or configure traces with settings"),
         }
@@ -91,11 +91,12 @@ pub(super) fn warnings(given: &Given, layers: &Layers) -> Vec<Warning> {
     warnings.extend(
         ignored.map(|otel::Ignored { variable, because }| Warning::IgnoredVariable { name: variable, because }),
     );
-    let set = || keys::KEYS.iter().filter_map(|key| Some((key.name, layers.get(key.name)?)));
+    let names = layers.names();
+    let set = || names.iter().filter_map(|name| Some((name, layers.get(name)?)));
     warnings.extend(set().filter_map(|(key, sourced)| match (&sourced.origin, &sourced.value) {
-        (Origin::Flag(flag), Value::Secret(_)) => Some(Warning::OnCommandLine { key, flag: flag.clone() }),
+        (Origin::Flag(flag), Value::Secret(_)) => Some(Warning::OnCommandLine { key: key.clone(), flag: flag.clone() }),
         (Origin::Flag(flag), Value::Address(address)) if address::holds_secret(address.reveal()) => {
-            Some(Warning::OnCommandLine { key, flag: flag.clone() })
+            Some(Warning::OnCommandLine { key: key.clone(), flag: flag.clone() })
         }
         _ => None,
     }));
@@ -103,31 +104,24 @@ pub(super) fn warnings(given: &Given, layers: &Layers) -> Vec<Warning> {
     let own = |origin: &Origin| *origin != Origin::Default && !origin.is_otel();
     warnings.extend(set().filter(|(_, sourced)| own(&sourced.origin)).filter_map(|(key, sourced)| {
         let because = ineffective(key, layers)?;
-        Some(Warning::NoEffect { key, origin: sourced.origin.clone(), because })
+        Some(Warning::NoEffect { key: key.clone(), origin: sourced.origin.clone(), because })
     }));
     warnings
 }
 
 /// Returns why a key has no effect, or `None`.
-fn ineffective(key: &str, layers: &Layers) -> Option<&'static str> {
-    let own = match layers.get("embedding.provider").map(|sourced| &sourced.value) {
-        Some(Value::Text(provider)) => provider == "tidewheel",
-        _ => true,
-    };
+fn ineffective(key: &str, layers: &Layers) -> Option<String> {
     let unset = |names: &[&str]| names.iter().all(|name| layers.get(name).is_none());
+    if key.starts_with("embedding.") {
+        let (table, relative) = key.rsplit_once('.')?;
+        return without_effect_on(relative, table, layers);
+    }
+    if let Some((Family::Index, table, relative)) = names::split(key) {
+        let template = Family::Index.full(table, "text.template");
+        let replaced = matches!(relative, "text.fields" | "text.exclude") && !unset(&[&template]);
+        return replaced.then(|| format!("{template} is set"));
+    }
     match key {
-        "embedding.api_key"
-        | "embedding.api_key_file"
-        | "embedding.model"
-        | "embedding.dimensions"
-        | "embedding.max_tokens"
-        | "embedding.batch"
-        | "embedding.concurrency"
-        | "embedding.requests_per_minute"
-        | "embedding.tokens_per_minute" => own.then_some("embedding.provider is \"tidewheel\""),
-        "embedding.token" | "embedding.token_file" => {
-            (!own).then_some("embedding.provider is not \"tidewheel\"; other providers use embedding.api_key")
-        }
         "documents.fields" => (!unset(&["documents.template"])).then_some("documents.template is set"),
         name if name.starts_with("traces.") => unset(&["traces.endpoint"]).then_some("traces.endpoint is not set"),
         name if name.starts_with("monitor.webhook_") => {
@@ -135,10 +129,34 @@ fn ineffective(key: &str, layers: &Layers) -> Option<&'static str> {
         }
         _ => None,
     }
+    .map(str::to_owned)
+}
+
+/// Returns why a key of this embedding has no effect with its provider, or `None`.
+fn without_effect_on(key: &str, table: &str, layers: &Layers) -> Option<String> {
+    let own = match layers.get(&format!("{table}.provider")).map(|sourced| &sourced.value) {
+        Some(Value::Text(provider)) => provider == "tidewheel",
+        _ => true,
+    };
+    match key {
+        "api_key"
+        | "api_key_file"
+        | "dimensions"
+        | "max_tokens"
+        | "batch"
+        | "concurrency"
+        | "requests_per_minute"
+        | "tokens_per_minute" => own.then(|| format!("{table}.provider is \"tidewheel\"")),
+        "token" | "token_file" => {
+            (!own).then(|| format!("{table}.provider is not \"tidewheel\"; other providers use {table}.api_key"))
+        }
+        "precision" => (!own).then(|| format!("{table}.provider is not \"tidewheel\"")),
+        _ => None,
+    }
 }
 
 fn unknown_variable(name: &str) -> Option<Warning> {
-    if name.starts_with(keys::PREFIX) || OTHER_VARIABLES.contains(&name) || is_of_kubernetes(name) {
+    if name.starts_with(names::PREFIX) || OTHER_VARIABLES.contains(&name) || is_of_kubernetes(name) {
         return None;
     }
     let upper = name.to_ascii_uppercase();
@@ -147,7 +165,7 @@ fn unknown_variable(name: &str) -> Option<Warning> {
     if !ours && !upper.contains("WHEEL") && !upper.starts_with("TID") {
         return None;
     }
-    let nearest = keys::nearest_variable(name, if ours { SIMILAR } else { ALMOST });
+    let nearest = names::nearest_variable(name, if ours { SIMILAR } else { ALMOST });
     (ours || nearest.is_some()).then(|| Warning::UnknownVariable { name: name.to_owned(), nearest })
 }
 
