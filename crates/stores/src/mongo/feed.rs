@@ -26,7 +26,7 @@ use tracing::warn;
 
 use super::event::Decoder;
 use super::extjson::Malformed;
-use super::failure::{feed_error, is_too_large, on_deployment};
+use super::failure::{feed_error, is_too_large};
 use super::keys::parse_token;
 use super::pages::{Held, MAX_EVENTS, Pages};
 use super::pipeline;
@@ -196,9 +196,9 @@ impl Follower {
     }
 
     fn failed(&self, doing: &str, error: &Error) -> FeedError {
-        match (feed_error(doing, error), self.selection.stream()) {
-            (FeedError::Port(error), Stream::Deployment) => FeedError::Port(on_deployment(error)),
-            (error, _) => error,
+        match feed_error(doing, error) {
+            FeedError::Port(error) => FeedError::Port(self.selection.stream().explain(error)),
+            lost @ FeedError::HistoryLost(_) => lost,
         }
     }
 

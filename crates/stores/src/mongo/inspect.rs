@@ -6,11 +6,10 @@ use mongodb::Client;
 use mongodb::options::ReadConcern;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Coverage, HistoryWindow, PortResult, Source as _, SourceHistory, SourceInspector as _};
+use tidewheel_core::ports::{HistoryWindow, PortResult, Source as _, SourceHistory, SourceInspector as _};
 use tidewheel_core::version::ClusterTime;
 
 use super::MongoSource;
-use super::failure::on_deployment;
 use super::pipeline;
 use super::reduced::Level;
 use super::selection::{Selection, Stream};
@@ -73,7 +72,7 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
             Topology::Sharded | Topology::Standalone => None,
         },
         topology,
-        watch: watch(server, &source.coverage).await,
+        watch: watch(server, &Selection::new(&source.coverage)?).await,
         passed_over: if collections.is_empty() { source.passed_over().await? } else { Vec::new() },
         collections,
         ignored: source.ignored.clone(),
@@ -81,10 +80,9 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
 }
 
 /// Opens a change stream as the feed does, and closes it at once.
-pub(super) async fn watch(server: &Server, coverage: &Coverage) -> Result<(), PortError> {
-    let selection = Selection::new(coverage)?;
-    let pipeline = pipeline::stages(&selection, Level::Whole);
-    match selection.stream() {
+pub(super) async fn watch(server: &Server, selection: &Selection) -> Result<(), PortError> {
+    let pipeline = pipeline::stages(selection, Level::Whole);
+    let opened = match selection.stream() {
         Stream::Database(name) => {
             let database = server.database(name);
             let open = async move { database.watch().pipeline(pipeline).await.map(drop) };
@@ -93,9 +91,10 @@ pub(super) async fn watch(server: &Server, coverage: &Coverage) -> Result<(), Po
         Stream::Deployment => {
             let client = server.client().clone();
             let open = async move { client.watch().pipeline(pipeline).await.map(drop) };
-            server.run("open a change stream on", open).await.map_err(on_deployment)
+            server.run("open a change stream on", open).await
         }
-    }
+    };
+    opened.map_err(|error| selection.stream().explain(error))
 }
 
 /// The oplog's window and size. Fails if the server is unreachable.

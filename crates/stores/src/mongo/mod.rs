@@ -154,9 +154,10 @@ impl MongoSource {
     }
 
     /// Checks that no view is selected by name.
-    async fn check_kinds(&self, selectors: &[Selector]) -> PortResult<()> {
-        for database in selection::databases_with_names(selectors) {
-            selection::check_kinds(selectors, database, &self.server.collections(database).await?)?;
+    async fn check_kinds(&self, selection: &Selection) -> PortResult<()> {
+        for database in selection::databases_with_names(selection.selectors()) {
+            let listed = self.server.collections(database).await.map_err(|error| selection.stream().explain(error))?;
+            selection::check_kinds(selection.selectors(), database, &listed)?;
         }
         Ok(())
     }
@@ -203,10 +204,10 @@ impl Source for MongoSource {
     }
 
     async fn check(&self, coverage: &Coverage) -> PortResult<()> {
-        // The filters first: they need no server.
-        Filters::parse(&coverage.filters)?;
-        self.check_kinds(&coverage.selectors).await?;
-        inspect::watch(&self.server, coverage).await
+        // Filters first: they need no server.
+        let selection = Selection::new(coverage)?;
+        inspect::watch(&self.server, &selection).await?;
+        self.check_kinds(&selection).await
     }
 
     fn scope(&self, coverage: &Coverage) -> String {
@@ -220,7 +221,7 @@ impl Source for MongoSource {
         first: usize,
     ) -> Result<Box<dyn Feed>, FeedError> {
         let selection = Arc::new(Selection::new(coverage)?);
-        self.check_kinds(&coverage.selectors).await?;
+        self.check_kinds(&selection).await?;
         feed::open(self.server.clone(), selection, Arc::clone(&self.failed_reads), start, first).await
     }
 

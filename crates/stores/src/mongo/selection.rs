@@ -8,6 +8,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Coverage, PortResult};
 
+use super::failure::on_deployment;
 use super::filters::Filters;
 use super::server::{Kind, Listed, Server};
 
@@ -26,6 +27,14 @@ impl Stream {
         match self {
             Self::Database(name) => server.database(name),
             Self::Deployment => server.database("admin"),
+        }
+    }
+
+    /// Names the permission that this change stream needs, if a permission is missing.
+    pub(super) fn explain(&self, error: PortError) -> PortError {
+        match self {
+            Self::Database(_) => error,
+            Self::Deployment => on_deployment(error),
         }
     }
 

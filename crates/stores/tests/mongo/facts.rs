@@ -36,13 +36,13 @@ async fn inspect_reports_replica_set_state() {
 async fn invalid_credentials_are_fatal_and_redacted() {
     let mongo = TestMongo::start().await;
     let uri = mongo.uri.replace("mongodb://", "mongodb://anna:hunter2@");
-    let options = MongoOptions { uri: Secret::new(uri), database: mongo.database.clone(), collections: Vec::new() };
+    let options = MongoOptions::of_database(Secret::new(uri), &mongo.database, &[]);
     let source = MongoSource::connect(options).await.unwrap();
     let error = source.now().await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Fatal, "{error}");
     assert!(error.hint.is_some());
     assert!(!error.to_string().contains("hunter2"));
-    let Err(FeedError::Port(error)) = source.open(StartAt::Time(ClusterTime::default())).await else {
+    let Err(FeedError::Port(error)) = source.covered().open(StartAt::Time(ClusterTime::default())).await else {
         panic!("a feed without valid credentials");
     };
     assert_eq!(error.class, ErrorClass::Fatal, "{error}");
@@ -71,16 +71,15 @@ async fn standalone_server_is_rejected_with_a_hint() {
         command.env("LD_LIBRARY_PATH", path);
     }
     let _process = Process(command.spawn().unwrap());
-    let options = MongoOptions {
-        uri: Secret::new(format!("mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=30000")),
-        database: "shop".into(),
-        collections: Vec::new(),
-    };
+    let uri = format!("mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=30000");
+    let options = MongoOptions::of_database(Secret::new(uri), "shop", &[]);
     let source = MongoSource::connect(options).await.unwrap();
     let error = tokio::time::timeout(Duration::from_secs(60), source.now()).await.unwrap().unwrap_err();
     assert_eq!(error.class, ErrorClass::Fatal, "{error}");
     assert!(error.hint.as_ref().is_some_and(|hint| hint.contains("rs.initiate()")), "{error:?}");
-    let Err(FeedError::Port(error)) = source.open(StartAt::Time(ClusterTime { seconds: 1, increment: 1 })).await else {
+    let Err(FeedError::Port(error)) =
+        source.covered().open(StartAt::Time(ClusterTime { seconds: 1, increment: 1 })).await
+    else {
         panic!("a feed without a replica set");
     };
     assert_eq!(error.class, ErrorClass::Fatal, "{error}");

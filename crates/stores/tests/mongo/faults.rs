@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Feed, FeedError, ResumeToken, Source, StartAt};
+use tidewheel_core::ports::{Covered, Feed, FeedError, ResumeToken, StartAt};
 use tidewheel_local::stack::Server;
 use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 
@@ -18,7 +18,7 @@ fn insert(id: usize) -> SourceWrite {
 
 /// Reads as the producer does: reopens the feed at the last token after each transient error.
 struct Reader<'a> {
-    source: &'a dyn Source,
+    source: &'a Covered,
     token: ResumeToken,
     ids: Vec<String>,
     failures: usize,
@@ -55,7 +55,7 @@ async fn survives(disturb: impl AsyncFn(&Server)) -> usize {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let token = feed.next().await.unwrap().token;
     drop(feed);
@@ -112,7 +112,7 @@ async fn permanently_frozen_server_is_a_transient_error() {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let token = feed.next().await.unwrap().token;
     mongo.commit(vec![insert(0)]).await;
@@ -140,7 +140,7 @@ async fn scan_during_a_restart_fails_as_transient_and_resumes() {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let documents = (0..8_000).map(|id| bson::doc! {"_id": id, "text": "x".repeat(500)});
     mongo.collection("tickets").insert_many(documents).await.unwrap();
     let namespace = tidewheel_core::identity::Namespace::new(&mongo.database, "tickets");

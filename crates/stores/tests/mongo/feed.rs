@@ -6,7 +6,7 @@ use bson::{Bson, RawDocumentBuf, doc};
 use serde_json::json;
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Feed, Source, SourceEvent, StartAt};
+use tidewheel_core::ports::{Feed, SourceEvent, StartAt};
 use tidewheel_core::secret::Secret;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
@@ -39,7 +39,7 @@ fn insert(collection: &str, id: i32) -> SourceWrite {
 #[tokio::test]
 async fn patterns_select_collections_that_do_not_exist_yet() {
     let mongo = TestMongo::start().await;
-    let source = mongo.mongo_source(&["orders_*", "tickets"]).await;
+    let source = mongo.covered(&["orders_*", "tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let names = ["orders_eu", "orders", "tickets", "tickets_old", "ordersXeu", "orders_us"];
     for (id, name) in names.into_iter().enumerate() {
@@ -55,7 +55,7 @@ async fn patterns_select_collections_that_do_not_exist_yet() {
 #[tokio::test]
 async fn event_during_an_idle_get_more_is_returned_immediately() {
     let mongo = TestMongo::start().await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let mut quickest = Duration::MAX;
     for id in 0..20 {
@@ -79,7 +79,7 @@ async fn event_during_an_idle_get_more_is_returned_immediately() {
 async fn batches_of_large_documents_are_bounded_in_bytes() {
     const SIZE: usize = 3 * 1024 * 1024;
     let mongo = TestMongo::start().await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     for id in 0..8 {
         mongo.collection("tickets").insert_one(doc! {"_id": id, "text": "x".repeat(SIZE)}).await.unwrap();
@@ -106,7 +106,7 @@ async fn update_of_nearly_16_mb_is_delivered() {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     mongo.commit(vec![insert("tickets", 1)]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let text = "x".repeat(15 * 1024 * 1024 + 900 * 1024);
@@ -124,7 +124,7 @@ async fn update_of_nearly_16_mb_is_delivered() {
 #[tokio::test]
 async fn documents_with_invalid_utf8_and_duplicate_names_are_delivered() {
     let mongo = TestMongo::start().await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let command = doc! {"insert": "tickets", "documents": [{"_id": 1, "text": "a?c", "b": 1, "q": 2}]};
     let mut bytes = command.to_vec().unwrap();
@@ -148,7 +148,7 @@ async fn documents_with_invalid_utf8_and_duplicate_names_are_delivered() {
 #[tokio::test]
 async fn every_bson_type_is_delivered_as_extended_json() {
     let mongo = TestMongo::start().await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let document = json!({
         "_id": 1, "double": 1.0, "nan": {"$numberDouble": "NaN"}, "text": "ü\u{1}", "nested": {"list": [1, {"a": null}]},
@@ -174,12 +174,9 @@ async fn events_with_rewritten_database_name_keep_the_configured_namespace() {
         let name = form.replace("{}", &mongo.database);
         let server = mongo.uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().to_owned();
         let proxy = MongodbProxy::start(&server, &name).await.unwrap();
-        let options = MongoOptions {
-            uri: Secret::new(proxy.uri()),
-            database: mongo.database.clone(),
-            collections: vec!["tickets".into(), "renamed".into()],
-        };
-        let source = MongoSource::connect(options).await.unwrap();
+        let names = ["tickets".to_owned(), "renamed".to_owned()];
+        let options = MongoOptions::of_database(Secret::new(proxy.uri()), &mongo.database, &names);
+        let source = MongoSource::connect(options).await.unwrap().covered();
         let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
         let tickets = mongo.collection("tickets");
         tickets.insert_one(doc! {"_id": 1, "text": "a"}).await.unwrap();

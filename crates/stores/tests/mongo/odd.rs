@@ -8,7 +8,7 @@ use tidewheel_core::change::Operation;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::key;
-use tidewheel_core::ports::{FeedError, Source, SourceEvent, StartAt};
+use tidewheel_core::ports::{Covered, FeedError, SourceEvent, StartAt};
 
 use super::feed::{take, text_of};
 use super::server::{TestMongo, own_server};
@@ -47,7 +47,7 @@ async fn insert(mongo: &TestMongo, documents: &[Vec<u8>]) {
 #[tokio::test]
 async fn ids_with_invalid_utf_8_have_distinct_keys_and_are_found_by_them() {
     let mongo = TestMongo::start().await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let namespace = Namespace::new(&mongo.database, "tickets");
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let inner = document(&[string(b"caf\xe9", b"\xff"), element(0x10, b"n", &1_i32.to_le_bytes())]);
@@ -87,7 +87,7 @@ async fn ids_with_invalid_utf_8_have_distinct_keys_and_are_found_by_them() {
 #[tokio::test]
 async fn undecodable_values_are_delivered_with_their_neighbours() {
     let mongo = TestMongo::start().await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let id = |number: i32| element(0x10, b"_id", &number.to_le_bytes());
     let odd = [
@@ -116,7 +116,7 @@ async fn undecodable_values_are_delivered_with_their_neighbours() {
 
 /// Reads as the producer does: reopens the feed at the last position after an error. Ends with the event whose `_id` is
 /// `last`.
-async fn follow(source: &dyn Source, mut at: StartAt, last: i32) -> Vec<SourceEvent> {
+async fn follow(source: &Covered, mut at: StartAt, last: i32) -> Vec<SourceEvent> {
     let (mut events, mut failures): (Vec<SourceEvent>, _) = (Vec::new(), 0);
     let all = async {
         while events.last().is_none_or(|event| event.id != last.to_string()) {
@@ -151,7 +151,7 @@ async fn feed_continues_after_ids_of_up_to_7_mb() {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
-    let source = mongo.mongo_source(&["tickets"]).await;
+    let source = mongo.covered(&["tickets"]).await;
     let tickets = mongo.collection("tickets");
     let start = StartAt::Time(source.now().await.unwrap());
     let mut expected = Vec::new();

@@ -1,4 +1,4 @@
-//! A user with exactly the permissions in the hint.
+//! Users with exactly the permissions in the hints.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use mongodb::Client;
+use tidewheel_core::catalog::Selector;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Source, StartAt};
+use tidewheel_core::ports::{Coverage, Covered, Judged, SourceFilter, StartAt};
 use tidewheel_core::secret::Secret;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 
@@ -55,37 +56,55 @@ async fn run(client: &Client, database: &str, command: Document) {
     tokio::time::timeout(Duration::from_secs(60), work).await.expect("the command timed out");
 }
 
+fn address(user: &str, port: u16) -> String {
+    format!("mongodb://{user}127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=60000")
+}
+
+/// Users of the database `shop`: `exact` with the actions of the hint on it, `reader` with the role `read`, `everywhere`
+/// with the actions on all databases, `everyone` with the role `readAnyDatabase`, and `nobody`. Returns the client of an
+/// administrator.
+async fn users(port: u16) -> Client {
+    let first = Client::with_uri_str(address("", port)).await.unwrap();
+    let members = vec![doc! {"_id": 0, "host": format!("127.0.0.1:{port}")}];
+    run(&first, "admin", doc! {"replSetInitiate": {"_id": "rs0", "members": members}}).await;
+    run(&first, "admin", doc! {"createUser": "root", "pwd": "root", "roles": ["root"]}).await;
+    let root = Client::with_uri_str(address("root:root@", port)).await.unwrap();
+    // A role on all databases belongs to `admin`.
+    for (role, of, resource) in [("follower", "shop", "shop"), ("follower_of_all", "admin", "")] {
+        let resource = doc! {"db": resource, "collection": ""};
+        let privileges = vec![doc! {"resource": resource, "actions": ["find", "changeStream"]}];
+        run(&root, of, doc! {"createRole": role, "privileges": privileges, "roles": []}).await;
+    }
+    for (user, role, of) in [
+        ("exact", "follower", "shop"),
+        ("reader", "read", "shop"),
+        ("everywhere", "follower_of_all", "admin"),
+        ("everyone", "readAnyDatabase", "admin"),
+    ] {
+        let roles = vec![doc! {"role": role, "db": of}];
+        run(&root, "shop", doc! {"createUser": user, "pwd": "secret", "roles": roles}).await;
+    }
+    run(&root, "shop", doc! {"createUser": "nobody", "pwd": "secret", "roles": []}).await;
+    root
+}
+
+async fn connect(user: &str, port: u16) -> MongoSource {
+    let uri = address(&format!("{user}:secret@"), port).replace("/?", "/?authSource=shop&");
+    MongoSource::connect(MongoOptions::of_database(Secret::new(uri), "shop", &[])).await.unwrap()
+}
+
 #[tokio::test]
 async fn user_with_permissions_of_hint_can_scan_and_watch() {
     let data = tempfile::tempdir().unwrap();
     let (_process, port) = guarded(data.path()).await;
-    let address =
-        |user: &str| format!("mongodb://{user}127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=60000");
-    let first = Client::with_uri_str(address("")).await.unwrap();
-    let members = vec![doc! {"_id": 0, "host": format!("127.0.0.1:{port}")}];
-    run(&first, "admin", doc! {"replSetInitiate": {"_id": "rs0", "members": members}}).await;
-    run(&first, "admin", doc! {"createUser": "root", "pwd": "root", "roles": ["root"]}).await;
-    let root = Client::with_uri_str(address("root:root@")).await.unwrap();
-    let resource = doc! {"db": "shop", "collection": ""};
-    let privileges = vec![doc! {"resource": resource, "actions": ["find", "changeStream"]}];
-    run(&root, "shop", doc! {"createRole": "follower", "privileges": privileges, "roles": []}).await;
-    for (user, role) in [("exact", "follower"), ("reader", "read")] {
-        let roles = vec![doc! {"role": role, "db": "shop"}];
-        run(&root, "shop", doc! {"createUser": user, "pwd": "secret", "roles": roles}).await;
-    }
-    run(&root, "shop", doc! {"createUser": "nobody", "pwd": "secret", "roles": []}).await;
+    let root = users(port).await;
     let tickets = root.database("shop").collection::<Document>("tickets");
     tickets.insert_one(doc! {"_id": 1}).await.unwrap();
-
-    let connect = async |user: &str| {
-        let uri = address(&format!("{user}:secret@")).replace("/?", "/?authSource=shop&");
-        let options = MongoOptions { uri: Secret::new(uri), database: "shop".into(), collections: Vec::new() };
-        MongoSource::connect(options).await.unwrap()
-    };
     let namespace = Namespace::new("shop", "tickets");
     for (number, user) in [(2, "exact"), (3, "reader")] {
-        let source = connect(user).await;
-        let facts = source.inspect().await.unwrap_or_else(|error| panic!("{user}: {error:?}"));
+        let inspected = connect(user, port).await;
+        let source = inspected.covered();
+        let facts = inspected.inspect().await.unwrap_or_else(|error| panic!("{user}: {error:?}"));
         assert_eq!(facts.watch, Ok(()), "{user}");
         assert_eq!(facts.collections, [(namespace.clone(), number - 1)], "{user}");
         assert_eq!(facts.oplog, None, "{user} may not read it");
@@ -102,8 +121,63 @@ async fn user_with_permissions_of_hint_can_scan_and_watch() {
         assert!(!scan.next().await.unwrap().is_empty(), "{user}");
         assert_eq!(source.existing(&namespace, &[event.key], event.time).await.unwrap(), [true], "{user}");
     }
-    let error = connect("nobody").await.inspect().await.map(|facts| facts.watch).unwrap_or_else(Err).unwrap_err();
+    let error = connect("nobody", port).await.inspect().await.map(|facts| facts.watch).unwrap_or_else(Err).unwrap_err();
     assert_eq!(error.class, ErrorClass::Fatal, "{error}");
     let hint = error.hint.unwrap();
     assert!(hint.contains("find") && hint.contains("changeStream"), "{hint}");
+}
+
+/// The narrowest change stream asks for the fewest permissions.
+#[tokio::test]
+async fn several_databases_need_permissions_on_all() {
+    let data = tempfile::tempdir().unwrap();
+    let (_process, port) = guarded(data.path()).await;
+    let root = users(port).await;
+    let coverage = |patterns: &[&[&str]]| {
+        let selectors = patterns.iter().map(|&patterns| Selector::parse(patterns, None).unwrap()).collect();
+        Coverage { selectors, filters: vec![SourceFilter(r#"{"open": true}"#.into())] }
+    };
+    let one = coverage(&[&["shop.tickets"], &["shop.*", "!shop.tmp_*", "!crm.*"]]);
+    let several = coverage(&[&["shop.tickets"], &["crm.notes"]]);
+    for (user, reaches_all) in [("exact", false), ("reader", false), ("everywhere", true), ("everyone", true)] {
+        let source = connect(user, port).await.covered().source;
+        source.check(&one).await.unwrap_or_else(|error| panic!("{user}: {error:?}"));
+        let checked = source.check(&several).await;
+        if reaches_all {
+            checked.unwrap_or_else(|error| panic!("{user}: {error:?}"));
+            let covered = Covered::new(source, several.clone());
+            let mut feed = covered.open(StartAt::Time(covered.now().await.unwrap())).await.unwrap();
+            root.database("crm").collection::<Document>("notes").insert_one(doc! {"by": user}).await.unwrap();
+            let namespace = loop {
+                if let Some(event) = feed.next().await.unwrap().events.pop() {
+                    break event.namespace;
+                }
+            };
+            assert_eq!(namespace, Namespace::new("crm", "notes"), "{user}");
+            let patterns = Selector::parse(&["cr*.*"], None).unwrap();
+            assert_eq!(covered.source.collections(&patterns).await.unwrap(), [namespace], "{user}");
+        } else {
+            let error = checked.unwrap_err();
+            assert_eq!(error.class, ErrorClass::Fatal, "{user}: {error}");
+            assert!(error.hint.is_some_and(|hint| hint.contains("readAnyDatabase")), "{user}");
+        }
+    }
+}
+
+/// Without the permission to read a collation, everything is read and judged here.
+#[tokio::test]
+async fn filter_is_pushed_down_only_with_a_known_collation() {
+    let data = tempfile::tempdir().unwrap();
+    let (_process, port) = guarded(data.path()).await;
+    let tickets = users(port).await.database("shop").collection::<Document>("tickets");
+    tickets.insert_many([doc! {"_id": 1, "open": true}, doc! {"_id": 2, "open": false}]).await.unwrap();
+    let filter = SourceFilter(r#"{"open": true}"#.into());
+    let judged = Judged { filters: vec![filter.clone()], pushed: Some(filter) };
+    for (user, wanted) in [("exact", &["1", "2"][..]), ("reader", &["1"][..])] {
+        let source = connect(user, port).await.covered().source;
+        let (namespace, now) = (Namespace::new("shop", "tickets"), source.now().await.unwrap());
+        let rows = source.scan(&namespace, None, now, &judged).await.unwrap().next().await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), wanted, "{user}");
+        assert!(rows.iter().all(|row| row.verdicts.get(0) == Some(row.id == "1")), "{user}");
+    }
 }

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use mongodb::error::{Result as MongoResult, TRANSIENT_TRANSACTION_ERROR};
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
-use mongodb::{Client, ClientSession};
+use mongodb::{Client, ClientSession, Database};
 use serde_json::Value;
-use tidewheel_core::ports::{Source, SourceInspector};
+use tidewheel_core::ports::{Covered, SourceInspector};
 use tidewheel_core::secret::Secret;
 use tidewheel_local::provision::{Program, Provisioner};
 use tidewheel_local::silent;
@@ -75,60 +75,68 @@ impl TestMongo {
 
     /// The adapter under test.
     pub(crate) async fn mongo_source(&self, collections: &[&str]) -> MongoSource {
-        let collections = collections.iter().map(ToString::to_string).collect();
-        let options = MongoOptions { uri: Secret::new(&self.uri), database: self.database.clone(), collections };
+        let collections: Vec<String> = collections.iter().map(ToString::to_string).collect();
+        let options = MongoOptions::of_database(Secret::new(&self.uri), &self.database, &collections);
         MongoSource::connect(options).await.expect("a source")
+    }
+
+    /// The adapter under test, restricted to these collections.
+    pub(crate) async fn covered(&self, collections: &[&str]) -> Covered {
+        self.mongo_source(collections).await.covered()
     }
 
     pub(crate) fn collection(&self, name: &str) -> mongodb::Collection<Document> {
         self.client.database(&self.database).collection(name)
     }
+}
 
-    async fn in_transaction(&self, session: &mut ClientSession, writes: &[SourceWrite]) -> MongoResult<()> {
-        session.start_transaction().await?;
-        for write in writes {
-            match write {
-                SourceWrite::Insert { collection, document } => {
-                    self.collection(collection).insert_one(document_of(document)).session(&mut *session).await?;
-                }
-                SourceWrite::Set { collection, id, field, value } => {
-                    let change = doc! {"$set": {field: bson_of(value)}};
-                    self.collection(collection).update_one(by_id(id), change).session(&mut *session).await?;
-                }
-                SourceWrite::Delete { collection, id } => {
-                    self.collection(collection).delete_one(by_id(id)).session(&mut *session).await?;
-                }
-                other => panic!("{other:?} is not allowed in a transaction"),
-            }
-        }
-        session.commit_transaction().await
-    }
-
-    async fn alone(&self, write: SourceWrite) -> MongoResult<()> {
+async fn in_transaction(database: &Database, session: &mut ClientSession, writes: &[SourceWrite]) -> MongoResult<()> {
+    session.start_transaction().await?;
+    let documents = |collection: &str| database.collection::<Document>(collection);
+    for write in writes {
         match write {
             SourceWrite::Insert { collection, document } => {
-                self.collection(&collection).insert_one(document_of(&document)).await.map(drop)
-            }
-            SourceWrite::Replace { collection, document } => {
-                let document = document_of(&document);
-                let id = doc! {"_id": document.get("_id").expect("an _id")};
-                self.collection(&collection).replace_one(id, document).await.map(drop)
+                documents(collection).insert_one(document_of(document)).session(&mut *session).await?;
             }
             SourceWrite::Set { collection, id, field, value } => {
-                let change = doc! {"$set": {field: bson_of(&value)}};
-                self.collection(&collection).update_one(by_id(&id), change).await.map(drop)
+                let change = doc! {"$set": {field: bson_of(value)}};
+                documents(collection).update_one(by_id(id), change).session(&mut *session).await?;
             }
             SourceWrite::Delete { collection, id } => {
-                self.collection(&collection).delete_one(by_id(&id)).await.map(drop)
+                documents(collection).delete_one(by_id(id)).session(&mut *session).await?;
             }
-            SourceWrite::Drop { collection } => self.collection(&collection).drop().await,
-            SourceWrite::Rename { from, to } => {
-                let name = |collection| format!("{}.{collection}", self.database);
-                let command = doc! {"renameCollection": name(from), "to": name(to), "dropTarget": true};
-                self.client.database("admin").run_command(command).await.map(drop)
-            }
-            SourceWrite::DropDatabase => self.client.database(&self.database).drop().await,
+            other => panic!("{other:?} is not allowed in a transaction"),
         }
+    }
+    session.commit_transaction().await
+}
+
+async fn alone(database: &Database, write: SourceWrite) -> MongoResult<()> {
+    let documents = |collection: &str| database.collection::<Document>(collection);
+    match write {
+        SourceWrite::Insert { collection, document } => {
+            documents(&collection).insert_one(document_of(&document)).await.map(drop)
+        }
+        SourceWrite::Replace { collection, document } => {
+            let document = document_of(&document);
+            let id = doc! {"_id": document.get("_id").expect("an _id")};
+            documents(&collection).replace_one(id, document).await.map(drop)
+        }
+        SourceWrite::Set { collection, id, field, value } => {
+            let change = doc! {"$set": {field: bson_of(&value)}};
+            documents(&collection).update_one(by_id(&id), change).await.map(drop)
+        }
+        SourceWrite::Unset { collection, id, field } => {
+            documents(&collection).update_one(by_id(&id), doc! {"$unset": {field: ""}}).await.map(drop)
+        }
+        SourceWrite::Delete { collection, id } => documents(&collection).delete_one(by_id(&id)).await.map(drop),
+        SourceWrite::Drop { collection } => documents(&collection).drop().await,
+        SourceWrite::Rename { from, to } => {
+            let name = |collection| format!("{}.{collection}", database.name());
+            let command = doc! {"renameCollection": name(from), "to": name(to), "dropTarget": true};
+            database.client().database("admin").run_command(command).await.map(drop)
+        }
+        SourceWrite::DropDatabase => database.drop().await,
     }
 }
 
@@ -138,21 +146,22 @@ impl SourceHarness for TestMongo {
         &self.database
     }
 
-    async fn source(&self, collections: &[&str]) -> Arc<dyn Source> {
-        Arc::new(self.mongo_source(collections).await)
+    async fn source(&self, collections: &[&str]) -> Covered {
+        self.covered(collections).await
     }
 
     async fn inspector(&self, collections: &[&str]) -> Arc<dyn SourceInspector> {
         Arc::new(self.mongo_source(collections).await)
     }
 
-    async fn commit(&self, mut writes: Vec<SourceWrite>) {
+    async fn commit_in(&self, database: &str, mut writes: Vec<SourceWrite>) {
+        let database = self.client.database(database);
         if writes.len() == 1 {
-            return self.alone(writes.remove(0)).await.expect("a write");
+            return alone(&database, writes.remove(0)).await.expect("a write");
         }
         let mut session = self.client.start_session().await.expect("a session");
         loop {
-            match self.in_transaction(&mut session, &writes).await {
+            match in_transaction(&database, &mut session, &writes).await {
                 // A recently created or dropped collection makes a transaction restart.
                 Err(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {}
                 result => return result.expect("a transaction"),

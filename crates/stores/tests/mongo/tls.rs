@@ -53,11 +53,7 @@ async fn mongodb_accepts_client_certificate_from_uri() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let facts = async |with_certificate| {
-        let options = MongoOptions {
-            uri: Secret::new(uri(with_certificate)),
-            database: "shop".into(),
-            collections: vec!["*".into()],
-        };
+        let options = MongoOptions::of_database(Secret::new(uri(with_certificate)), "shop", &["*".to_owned()]);
         MongoSource::connect(options).await.unwrap().inspect().await
     };
     facts(true).await.unwrap();
