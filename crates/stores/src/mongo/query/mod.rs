@@ -67,8 +67,7 @@ impl Query {
 
     /// The dotted paths of the fields on which the result depends, sorted. A path ends at an array whose elements
     /// `$elemMatch` tests.
-    #[must_use]
-    pub fn paths(&self) -> Vec<String> {
+    pub(super) fn paths(&self) -> Vec<String> {
         let mut paths = BTreeSet::new();
         self.0.paths(&mut paths);
         paths.into_iter().collect()

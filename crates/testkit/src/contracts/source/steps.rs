@@ -70,7 +70,8 @@ pub(super) fn ids() -> Vec<(Value, Value)> {
 
 /// The same source, restricted to other collections: one selector for each list of patterns.
 pub(super) fn covering(source: &Covered, selectors: &[&[String]], filters: &[&str]) -> Covered {
-    let selectors = selectors.iter().map(|&patterns| Selector::parse(patterns, None).expect("valid patterns")).collect();
+    let selectors =
+        selectors.iter().map(|&patterns| Selector::parse(patterns, None).expect("valid patterns")).collect();
     Covered::new(source.source.clone(), Coverage { selectors, filters: filters.iter().copied().map(filter).collect() })
 }
 
