@@ -64,6 +64,9 @@ pub use uri::ADDRESSES;
 /// long.
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
 
+/// Databases that no selector covers, and in which few users may list collections.
+const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
+
 /// Connection options for the source.
 #[derive(Clone, Debug)]
 pub struct MongoOptions {
@@ -147,8 +150,9 @@ impl MongoSource {
         let patterns = || selector.inclusions().map(|pattern| &pattern.database);
         let mut databases: BTreeSet<String> = patterns().filter_map(Glob::exact).map(str::to_owned).collect();
         if patterns().any(|name| name.exact().is_none()) {
-            let listed = self.server.databases().await?.into_iter();
-            databases.extend(listed.filter(|database| patterns().any(|name| name.matches(database))));
+            let mut listed = self.server.databases().await?;
+            listed.retain(|database| !SYSTEM_DATABASES.contains(&database.as_str()));
+            databases.extend(listed.into_iter().filter(|database| patterns().any(|name| name.matches(database))));
         }
         Ok(databases)
     }
