@@ -27,6 +27,10 @@ mod samples;
 mod scope;
 mod selector;
 mod submit;
+#[cfg(test)]
+mod walks;
+#[cfg(test)]
+mod world;
 
 pub use advance::{Facts, Step, advance};
 pub use collection::{

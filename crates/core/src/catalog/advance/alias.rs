@@ -8,7 +8,10 @@ impl View<'_> {
     pub(super) fn finished_move(&self) -> Option<Step> {
         let switch = self.index.switching?;
         let to = self.index.generations.get(&switch.to)?;
-        self.is_named(to).then(|| Step::Save(self.switched(switch)))
+        // Of a generation that is no longer whole, a late request of another producer may have moved the alias: it moves
+        // back, unless the plain collection is gone.
+        let is_valid = matches!(to.state, State::Ready | State::Kept) || (switch.plain && to.state.is_routed());
+        (is_valid && self.is_named(to)).then(|| Step::Save(self.switched(switch)))
     }
 
     /// Completes the replacement of a plain collection by an alias. Between its two requests searches fail.
@@ -26,10 +29,8 @@ impl View<'_> {
             let switch = Switch { from: self.index.serving, to, plain: self.index.plain };
             return Some(Step::Save(Index { switching: Some(switch), ..self.index.clone() }));
         };
-        let to = self.index.generations.get(&switch.to)?;
         // Both generations of a rollback are whole, and differ by what is in flight.
-        let may_expire = to.state == State::Kept;
-        let is_due = self.facts.quiet || (self.facts.expired && may_expire);
+        let is_due = self.facts.quiet || (self.facts.expired && self.is_rollback(switch));
         (is_due && self.is_intended(switch)).then_some(Step::Move(switch))
     }
 
@@ -100,9 +101,7 @@ impl View<'_> {
     fn switched(&self, switch: Switch) -> Index {
         let mut next = Index { switching: None, ..self.index.clone() };
         let keep = next.generations.values().next_back().map(|newest| newest.declaration.rules.keep);
-        let to = next.generations.get_mut(&switch.to).filter(|to| to.state.is_routed());
-        // A late request of another producer may have moved the alias to a retiring generation: it moves back.
-        let Some(to) = to else { return next };
+        let Some(to) = next.generations.get_mut(&switch.to) else { return next };
         to.state = State::Serving;
         to.until_ms = None;
         to.problem = None;

@@ -168,7 +168,7 @@ impl<'a> Change<'a> {
         if is_coming {
             self.promise_switch();
         }
-        let (next, hold) = (self.next, self.options.hold && is_coming);
+        let (next, hold) = (self.next, self.options.hold && is_coming && self.index.serving.is_some());
         let Some(generation) = self.index.generations.get_mut(&number) else { return };
         generation.declaration = Arc::clone(&self.wanted);
         generation.rounds = 0;
