@@ -163,7 +163,6 @@ async fn parked(finder: &dyn EntryFinder, differences: &[Difference]) -> PortRes
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use tidewheel_core::catalog::Selector;
     use tidewheel_core::change::{Change, Operation, Route};
     use tidewheel_core::ports::{Checkpoint, IndexWriter as _, Journal as _, ResumeToken, SnapshotState};
     use tidewheel_core::version::{ClusterTime, Version};
@@ -224,7 +223,7 @@ mod tests {
         journal.append_and_park(None, &[], &[parked], &checkpoint).await.unwrap();
         journal.confirm(&checkpoint, &checkpoint).await.unwrap();
         let audit = AuditPorts {
-            source: Covered::by(Arc::new(source.clone()), Selector::of_database::<&str>("shop", &[])),
+            source: source.covered(),
             index: Arc::new(index),
             journal: Arc::new(journal),
             repair: None,

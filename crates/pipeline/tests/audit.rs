@@ -53,7 +53,7 @@ impl World {
 
     async fn audit(&self, options: &AuditOptions, repair: bool) -> Found {
         let ports = AuditPorts {
-            source: self.covered(),
+            source: self.source.covered(),
             index: Arc::new(self.index.clone()),
             journal: Arc::new(self.streams.journal()),
             repair: repair.then(|| Arc::new(self.streams.stream_log(STAGE_1)) as _),

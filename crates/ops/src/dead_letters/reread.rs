@@ -121,11 +121,9 @@ fn version_of(letter: &LetterView) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use serde_json::json;
-    use tidewheel_core::catalog::Selector;
     use tidewheel_core::error::{Cause, ErrorClass};
     use tidewheel_core::ports::{
         Checkpoint, DeadLetter, Park as _, ParkedChange, Queue as _, ResumeToken, SnapshotState,
@@ -192,8 +190,7 @@ mod tests {
         let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
         let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
         assert_eq!((outcome, old.len()), (Outcome { unreadable: 1, ..Outcome::default() }, 0));
-        let source = Covered::by(Arc::new(source), Selector::of_database::<&str>("shop", &[]));
-        let outcome = reread(&ports, &source, &chosen).await.unwrap();
+        let outcome = reread(&ports, &source.covered(), &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         let entries = streams.records::<Change>(Stage::Raw.name()).into_iter().map(|(_, change)| change);
         let sent: Vec<Change> = entries.collect();

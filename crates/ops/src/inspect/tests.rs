@@ -1,6 +1,3 @@
-use std::sync::Arc;
-
-use tidewheel_core::catalog::Selector;
 use tidewheel_core::error::{Cause, ErrorClass};
 use tidewheel_core::ports::{Acknowledge as _, DocumentPoints, Fence, IndexWriter as _, Journal as _, Queue as _};
 use tidewheel_testkit::contracts::index::document;
@@ -35,7 +32,7 @@ impl World {
     async fn ask(&self, namespaces: &[Namespace]) -> PortResult<Inspection> {
         let (inspector, tombstones) = (self.streams.inspector(), self.streams.tombstones());
         let ports = InspectPorts {
-            source: Ok(Covered::by(Arc::new(self.source.clone()), Selector::of_database::<&str>("shop", &[]))),
+            source: Ok(self.source.covered()),
             registry: &self.registry,
             stages: &inspector,
             finder: &inspector,

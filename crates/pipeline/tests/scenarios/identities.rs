@@ -1,7 +1,6 @@
 //! Documents with special `_id`s or sizes.
 
 use serde_json::{Value, json};
-use tidewheel_core::catalog::Selector;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
@@ -14,7 +13,7 @@ use tidewheel_testkit::contracts::source::SourceWrite;
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
 
-use crate::world::{DATABASE, PRODUCER, SERVICES, TAKEN_OVER, World, document, seconds, until};
+use crate::world::{PRODUCER, SERVICES, TAKEN_OVER, World, document, seconds, until};
 
 fn text(id: &Value, words: &str) -> Value {
     json!({"_id": id, "text": words})
@@ -57,7 +56,7 @@ async fn document_keeps_its_points_while_its_id_changes_numeric_type_until_it_is
 async fn downgrade(world: &World) {
     let journal = world.streams.journal();
     let saved = journal.load().await.unwrap().unwrap();
-    let former = Checkpoint { selection: world.covered().scope(), ..saved.clone() };
+    let former = Checkpoint { selection: world.source.covered().scope(), ..saved.clone() };
     assert_ne!(former.selection, saved.selection, "this release records the form of its keys");
     assert_eq!(journal.append(Some(&saved), &[], &former).await.unwrap(), Appended::Saved);
 }
@@ -255,7 +254,7 @@ fn staged() -> World {
     let mut world = World::calm();
     world.source.insert("staging", document(7, "moved", 1));
     world.source.insert("tickets", document(1, "old", 1));
-    world.selector = Selector::of_database(DATABASE, &["tickets", "notes"]);
+    world.source = world.source.clone().selecting(&["tickets", "notes"]);
     world
 }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidewheel_core::catalog::Selector;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, plain_document};
-use tidewheel_core::ports::{Covered, Retention};
+use tidewheel_core::ports::Retention;
 use tidewheel_core::stage::Stage;
 use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_core::trace::Tracer;
@@ -53,8 +52,6 @@ pub const CHUNK: usize = 4;
 /// All fakes, and the running services.
 pub struct World {
     pub source: FakeSource,
-    /// The selected collections of producers started from now on, and of audits.
-    pub selector: Selector,
     pub streams: FakeStreams,
     pub index: FakeIndex,
     pub embedder: FakeEmbedder,
@@ -97,7 +94,6 @@ impl World {
     pub fn new() -> Self {
         Self {
             source: FakeSource::with(DATABASE, Duration::from_millis(20), 3),
-            selector: Selector::of_database::<&str>(DATABASE, &[]),
             streams: FakeStreams::new(),
             index: FakeIndex::new(),
             embedder: FakeEmbedder::new(DIMENSION),
@@ -126,11 +122,6 @@ impl World {
         world.source = FakeSource::with(DATABASE, Duration::from_secs(1), 3);
         world.consumer.retention = Retention { age: Duration::MAX, entries: u64::MAX, bytes: u64::MAX };
         world
-    }
-
-    /// The selected collections.
-    pub fn covered(&self) -> Covered {
-        Covered::by(Arc::new(self.source.clone()), self.selector.clone())
     }
 
     /// Starts one instance of each service.
@@ -167,7 +158,7 @@ impl World {
                     on_dead_letter: self.on_dead_letter,
                 };
                 let ports = ProducerPorts {
-                    source: Covered::by(Arc::new(self.source.used_by(&process)), self.selector.clone()),
+                    source: self.source.used_by(&process).covered(),
                     journal: Arc::new(streams.journal()),
                     backlog: Arc::new(streams.stream_log::<Change>(Stage::Raw)),
                     index: Arc::new(index),
