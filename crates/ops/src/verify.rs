@@ -222,12 +222,8 @@ mod tests {
         let journal = streams.journal();
         journal.append_and_park(None, &[], &[parked], &checkpoint).await.unwrap();
         journal.confirm(&checkpoint, &checkpoint).await.unwrap();
-        let audit = AuditPorts {
-            source: source.covered(),
-            index: Arc::new(index),
-            journal: Arc::new(journal),
-            repair: None,
-        };
+        let audit =
+            AuditPorts { source: source.covered(), index: Arc::new(index), journal: Arc::new(journal), repair: None };
         (source, VerifyPorts { audit, finder: Arc::new(streams.inspector()) }, streams)
     }
 
