@@ -14,8 +14,7 @@ use super::name::IndexName;
 /// in milliseconds since the Unix epoch. Without a record, it is the catalog of a new installation.
 ///
 /// The serving generation of an index is the one that its alias names, or else the highest one that was recorded as
-/// serving, or else as kept. Others that served are kept. Of those after it, the highest one is filled. All
-/// others end.
+/// serving, or else as kept. Others that served are kept. Of the rest after it, the highest one is filled. All others end.
 pub fn restore(records: &BTreeMap<String, TargetRecord>, aliases: &BTreeMap<String, String>, now_ms: u64) -> Catalog {
     let mut indexes: BTreeMap<IndexName, BTreeMap<u32, &TargetRecord>> = BTreeMap::new();
     for record in

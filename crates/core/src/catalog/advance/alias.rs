@@ -48,6 +48,7 @@ impl View<'_> {
     /// a kept one that is whole. `None` if no such collection exists.
     fn rightful(&self) -> Option<u32> {
         let (number, serving) = self.index.serving_generation()?;
+        // Nothing but a loss makes every document due.
         let has_lost = self.is_lost(number) || (!serving.is_filled() && serving.needs.rows == Rows::All);
         let is_whole_and_kept = |(number, generation): &(&u32, &Generation)| {
             generation.state == State::Kept && self.is_whole(**number, generation)
