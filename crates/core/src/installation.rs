@@ -5,10 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The source database of an installation.
+use crate::catalog::{Databases, Selector};
+
+/// The source of an installation: a database, or several of one deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
-    /// The database's name.
+    /// The database's name; [`SourceIdentity::SEVERAL`] if the indexes of the installation cover more than one.
     pub database: String,
     /// The replica set's name; empty for a sharded cluster.
     #[serde(default)]
@@ -22,14 +24,32 @@ pub struct SourceIdentity {
 }
 
 impl SourceIdentity {
+    /// Stands for more than one database. No database has this name.
+    pub const SEVERAL: &str = "*";
+
+    /// The database that identifies a source of which these collections are indexed.
+    pub fn database_of<'a>(selectors: impl IntoIterator<Item = &'a Selector>) -> String {
+        let mut databases = selectors.into_iter().map(Selector::databases);
+        match databases.next() {
+            Some(Databases::One(first)) if databases.all(|other| other == Databases::One(first.clone())) => first,
+            _ => Self::SEVERAL.to_owned(),
+        }
+    }
+
     /// Whether both are the same database of the same deployment.
-    ///
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.database == other.database && self.is_same_deployment(other)
+    }
+
+    /// Whether an installation with one of these sources may have the other one after its indexes have changed: on the
+    /// same deployment, from one database to several and back.
+    pub fn may_become(&self, other: &Self) -> bool {
+        is_compatible(&self.database, &other.database) && self.is_same_deployment(other)
+    }
+
     /// Members change, so one shared host is enough. A backup that is restored into a new replica set on the same hosts
     /// has another id; loopback hosts do not count there, because every machine has them.
-    pub fn is_same(&self, other: &Self) -> bool {
-        if self.database != other.database {
-            return false;
-        }
+    fn is_same_deployment(&self, other: &Self) -> bool {
         let identified = !self.cluster.is_empty() && !other.cluster.is_empty();
         if identified && self.cluster == other.cluster {
             return true;
@@ -39,6 +59,11 @@ impl SourceIdentity {
     }
 }
 
+/// Whether the sources of one installation may have these [databases](SourceIdentity::database).
+pub fn is_compatible(database: &str, other: &str) -> bool {
+    database == other || [database, other].contains(&SourceIdentity::SEVERAL)
+}
+
 fn is_loopback(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
@@ -46,10 +71,15 @@ fn is_loopback(host: &str) -> bool {
 }
 
 impl std::fmt::Display for SourceIdentity {
-    /// `shop on rs0 (db1:27017, db2:27017)`
+    /// `database "shop" on rs0 (db1:27017, db2:27017)`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.database == Self::SEVERAL {
+            f.write_str("several databases")?;
+        } else {
+            write!(f, "database {:?}", self.database)?;
+        }
         let set = if self.replica_set.is_empty() { "a sharded cluster" } else { &self.replica_set };
-        write!(f, "database {:?} on {set} ({})", self.database, self.hosts.join(", "))
+        write!(f, " on {set} ({})", self.hosts.join(", "))
     }
 }
 
@@ -129,6 +159,35 @@ mod tests {
             assert!(!one.is_same(&other), "{host}");
             assert!(one.is_same(&SourceIdentity { cluster: String::new(), ..other }), "{host}");
         }
+    }
+
+    #[test]
+    fn installation_may_cover_several_databases_of_its_deployment_later() {
+        let several = source(SourceIdentity::SEVERAL, "rs0", &["db1:27017"], "1");
+        let shop = source("shop", "rs0", &["db1:27017"], "1");
+        let elsewhere = source("shop", "rs1", &["db9:27017"], "2");
+        for (one, other, expected) in [
+            (&several, &shop, true),
+            (&shop, &shop, true),
+            (&several, &several, true),
+            (&source("crm", "rs0", &["db1:27017"], "1"), &shop, false),
+            (&several, &elsewhere, false),
+        ] {
+            assert_eq!((one.may_become(other), other.may_become(one)), (expected, expected), "{one} {other}");
+        }
+        assert!(!several.is_same(&shop) && several.is_same(&several));
+        assert_eq!(several.to_string(), "several databases on rs0 (db1:27017)");
+        assert_eq!(shop.to_string(), "database \"shop\" on rs0 (db1:27017)");
+    }
+
+    #[test]
+    fn database_of_an_installation_is_the_only_one_of_its_indexes() {
+        let selector = |patterns: &[&str]| Selector::parse(patterns, None).unwrap();
+        let (tickets, notes) = (selector(&["shop.tickets", "!shop.tmp"]), selector(&["shop.notes_*"]));
+        assert_eq!(SourceIdentity::database_of([&tickets, &notes]), "shop");
+        assert_eq!(SourceIdentity::database_of([&tickets, &selector(&["crm.accounts"])]), SourceIdentity::SEVERAL);
+        assert_eq!(SourceIdentity::database_of([&selector(&["*.tickets"])]), SourceIdentity::SEVERAL);
+        assert_eq!(SourceIdentity::database_of([]), SourceIdentity::SEVERAL);
     }
 
     #[test]

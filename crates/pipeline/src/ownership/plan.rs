@@ -1,7 +1,7 @@
 //! Decides whether a service may use a Redis and a collection.
 
 use tidewheel_core::error::PortError;
-use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
+use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity, is_compatible};
 
 /// The command that takes over a Redis or a collection.
 const ADOPT: &str = "`tidewheel installation adopt`";
@@ -11,7 +11,7 @@ const ADOPT: &str = "`tidewheel installation adopt`";
 pub struct Serves {
     /// The database on its deployment; only the producer connects to it.
     pub source: Option<SourceIdentity>,
-    /// The database in the settings, if set.
+    /// The [database](SourceIdentity::database) of the settings, if set.
     pub database: Option<String>,
 }
 
@@ -24,7 +24,8 @@ pub enum Registration {
     Register,
     /// The owner is this installation.
     Keep,
-    /// The registered installation matches, but its deployment's members have changed.
+    /// The registered installation matches, but its deployment's members have changed, or it covers several databases
+    /// now.
     Refresh(SourceIdentity),
     /// The registered installation reads another database.
     Refuse(PortError),
@@ -37,19 +38,22 @@ pub fn registration(found: Option<&Installation>, known: Option<&Installation>, 
     };
     let theirs = &found.source;
     if let Some(own) = &serves.source {
-        if !own.is_same(theirs) {
+        if !own.may_become(theirs) {
             return Registration::Refuse(foreign_redis(found, &own.to_string()));
         }
         // Keeps MongoDB's id if this user is not allowed to read it.
         let cluster = if own.cluster.is_empty() { theirs.cluster.clone() } else { own.cluster.clone() };
-        let own = SourceIdentity { cluster, ..own.clone() };
+        // Several databases stay several: two producers with different settings would replace each other's source.
+        let several = theirs.database == SourceIdentity::SEVERAL;
+        let database = if several { theirs.database.clone() } else { own.database.clone() };
+        let own = SourceIdentity { database, cluster, ..own.clone() };
         return if own == *theirs { Registration::Keep } else { Registration::Refresh(own) };
     }
-    if let Some(database) = serves.database.as_ref().filter(|database| **database != theirs.database) {
+    if let Some(database) = serves.database.as_ref().filter(|database| !is_compatible(database, &theirs.database)) {
         return Registration::Refuse(foreign_redis(found, &format!("database {database:?}")));
     }
     match known {
-        Some(known) if !known.source.is_same(theirs) => {
+        Some(known) if !known.source.may_become(theirs) => {
             Registration::Refuse(foreign_redis(found, &known.source.to_string()))
         }
         _ => Registration::Keep,
@@ -71,6 +75,9 @@ pub enum Ownership {
     Keep,
     /// The collection has no owner: mark it.
     Mark,
+    /// The owner is this installation, which has covered another database when it marked the collection: replace its
+    /// mark, by which a later installation of the same source finds the collection.
+    Renew,
     /// The owner is an earlier installation of the same database whose Redis is gone: replace its mark.
     Inherit,
     /// The collection belongs to another installation.
@@ -78,12 +85,15 @@ pub enum Ownership {
 }
 
 /// Decides about the owner of a collection. An installation without a marked collection is new, or its Redis was wiped:
-/// it inherits the collection of its own database.
+/// it inherits the collections of its own database, or those of the same several databases.
 pub fn ownership(installation: &Installation, collection: &str, mark: &CollectionMark) -> Ownership {
     match mark {
         CollectionMark::NoCollection => Ownership::Wait,
         CollectionMark::Unmarked => Ownership::Mark,
-        CollectionMark::Of(owner) if owner.id == installation.id => Ownership::Keep,
+        CollectionMark::Of(owner) if owner.id == installation.id => {
+            let is_current = owner.source.database == installation.source.database;
+            if is_current { Ownership::Keep } else { Ownership::Renew }
+        }
         CollectionMark::Of(owner)
             if installation.collection.is_empty() && owner.source.is_same(&installation.source) =>
         {
@@ -152,6 +162,40 @@ mod tests {
         moved.hosts.push("db2:1".to_owned());
         let refreshed = registration(Some(&found), None, &serves(Some(moved.clone()), None));
         assert_eq!(refreshed, Registration::Refresh(moved));
+    }
+
+    #[test]
+    fn installation_may_cover_several_databases_later() {
+        let (one, several) = (installation("a", "shop", "documents"), installation("a", SourceIdentity::SEVERAL, "x"));
+        let now_several = source(SourceIdentity::SEVERAL, "db1:1");
+        let of = |found: &Installation, own: SourceIdentity| registration(Some(found), None, &serves(Some(own), None));
+        assert_eq!(of(&one, now_several.clone()), Registration::Refresh(now_several.clone()));
+        assert_eq!(of(&several, now_several.clone()), Registration::Keep);
+        assert_eq!(of(&several, source("shop", "db1:1")), Registration::Keep, "a producer with earlier settings");
+        let mut moved = source("shop", "db1:1");
+        moved.hosts.push("db2:1".to_owned());
+        let expected = SourceIdentity { hosts: moved.hosts.clone(), ..now_several };
+        assert_eq!(of(&several, moved), Registration::Refresh(expected));
+        let elsewhere = of(&one, source(SourceIdentity::SEVERAL, "db9:1"));
+        let Registration::Refuse(error) = elsewhere else { panic!("another deployment") };
+        assert!(error.message.contains("not to several databases on rs0"), "{error}");
+        for (found, database) in [(&several, "shop"), (&several, "*"), (&one, "*"), (&one, "shop")] {
+            let other = serves(None, Some(database));
+            assert_eq!(registration(Some(found), Some(&one), &other), Registration::Keep, "{database}");
+        }
+    }
+
+    #[test]
+    fn mark_of_an_earlier_source_is_renewed_and_not_inherited() {
+        let (one, several) = (installation("a", "shop", "x"), installation("a", SourceIdentity::SEVERAL, "x"));
+        let of = |installation: &Installation| CollectionMark::Of(installation.clone());
+        assert_eq!(ownership(&several, "tickets.g1", &of(&one)), Ownership::Renew);
+        assert_eq!(ownership(&several, "tickets.g1", &of(&several)), Ownership::Keep);
+        let new = |database| installation("b", database, "");
+        assert_eq!(ownership(&new(SourceIdentity::SEVERAL), "tickets.g1", &of(&several)), Ownership::Inherit);
+        // Another installation on one database of the same deployment.
+        assert!(matches!(ownership(&new("shop"), "tickets.g1", &of(&several)), Ownership::Refuse(_)));
+        assert!(matches!(ownership(&new(SourceIdentity::SEVERAL), "tickets.g1", &of(&one)), Ownership::Refuse(_)));
     }
 
     #[test]
