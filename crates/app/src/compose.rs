@@ -1,6 +1,7 @@
 //! Builds the use cases of `tidewheel-ops` from the settings.
 
 mod replay;
+mod targets;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::exit::Failure;
 use crate::settings::{Provider, Settings, address};
 
 pub(crate) use self::replay::Replay;
+pub(crate) use self::targets::{embedding_targets, short_form, written_targets};
 
 /// The source, connected on first use.
 struct LazySource {

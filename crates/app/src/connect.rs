@@ -1,18 +1,20 @@
 //! Builds clients from the settings. Clients connect lazily, on first use.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::catalog::Selector;
 use tidewheel_core::ports::{Covered, Embedder, PortResult};
 use tidewheel_embed::client::{ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
+use tidewheel_embed::pool::{EmbedderPool, Transport};
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
 use crate::exit::Failure;
 use crate::local_data;
-use crate::settings::{Problem, Provider, Settings};
+use crate::settings::{DEFAULT_EMBEDDING, Embedding, Problem, Provider, Settings};
 
 /// The store of both streams.
 pub(crate) fn redis(settings: &Settings) -> PortResult<RedisStore> {
@@ -94,6 +96,49 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
             ..RemoteOptions::new(*api, url, model)
         })?)),
     }
+}
+
+/// The embedders of all indexes, by what the applied catalog states about each.
+pub(crate) fn embedders(settings: &Settings) -> PortResult<EmbedderPool> {
+    let mut transports = BTreeMap::new();
+    for embedding in settings.embedding_names().filter_map(|name| settings.embedding_of(name)) {
+        transports.insert(embedding.name.clone(), transport(embedding)?);
+    }
+    Ok(EmbedderPool::new(transports))
+}
+
+/// How an embedder is reached.
+fn transport(embedding: &Embedding) -> PortResult<Transport> {
+    let prefix = match embedding.name.as_str() {
+        DEFAULT_EMBEDDING => "embedding.".to_owned(),
+        name => format!("embedding.{name}."),
+    };
+    let (timeout, pem) = (embedding.timeout, embedding.tls.read(&prefix)?);
+    Ok(match &embedding.provider {
+        Provider::Tidewheel { url, token } => {
+            Transport { key: token.clone(), timeout, pem, ..Transport::new(url.as_str()) }
+        }
+        Provider::Remote {
+            url,
+            api_key,
+            max_tokens,
+            batch,
+            concurrency,
+            requests_per_minute,
+            tokens_per_minute,
+            ..
+        } => Transport {
+            key: api_key.clone(),
+            timeout,
+            pem,
+            max_tokens: *max_tokens,
+            batch: *batch,
+            concurrency: *concurrency,
+            requests_per_minute: *requests_per_minute,
+            tokens_per_minute: *tokens_per_minute,
+            ..Transport::new(url.as_str())
+        },
+    })
 }
 
 /// URL of the embedder, for messages.

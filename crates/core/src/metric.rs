@@ -126,6 +126,8 @@ metrics! {
         ENTRIES_PARKED = Counter "tidewheel_entries_parked_total" ["service"] "Entries moved to the dead-letter queue";
         ENTRIES_CLAIMED = Counter "tidewheel_entries_claimed_total" ["service"] "Entries claimed from an unresponsive consumer";
         ENTRIES_LOST = Counter "tidewheel_entries_lost_total" ["service"] "Unacknowledged entries removed from the stream by another client; the producer repairs the loss";
+        ENTRIES_RETIRED = Counter "tidewheel_entries_retired_total" ["index"] "Entries of an index, or of one of its generations, that is no longer kept up: acknowledged without effect";
+        TARGETS_SKIPPED = Counter "tidewheel_targets_skipped_total" ["index"] "Entries left out for a generation that is not whole yet, because its model or collection is unavailable; it is filled again";
         DEAD_LETTERS = Gauge "tidewheel_dead_letters_entries" ["stream"] "Entries in the dead-letter queue";
         DRIFT = Gauge "tidewheel_drift_documents" ["kind"] "Documents that differed between MongoDB and the index in the last audit: `missing`, `stale`, `extra`, `surplus`";
         AUDITED = Gauge "tidewheel_audit_timestamp_seconds" [] "Time of the last complete audit of the index against MongoDB, in seconds since the Unix epoch";

@@ -110,3 +110,13 @@ pub(crate) fn rejected(reason: &'static str, vectors: u64) {
 pub(crate) fn parked(service: &'static str) {
     counter!(metric::ENTRIES_PARKED, "service" => service).increment(1);
 }
+
+/// Counts entries of a target that the catalog no longer routes.
+pub(crate) fn retired(index: &str, entries: usize) {
+    counter!(metric::ENTRIES_RETIRED, "index" => index.to_owned()).increment(entries as u64);
+}
+
+/// Counts entries left out for a target that must not delay the others.
+pub(crate) fn skipped(index: &str, entries: usize) {
+    counter!(metric::TARGETS_SKIPPED, "index" => index.to_owned()).increment(entries as u64);
+}

@@ -183,6 +183,16 @@ impl BatchSpans {
         }
     }
 
+    /// Ends the spans of these entries: they are settled with this outcome, whichever change is the newest.
+    pub(crate) fn end_as(&mut self, entries: &[EntryId], outcome: &'static str) {
+        for entry in entries {
+            if let Some(Open { span, .. }) = self.open.get_mut(entry) {
+                span.attributes.push((OUTCOME, outcome.into()));
+            }
+        }
+        self.end(entries);
+    }
+
     /// Ends the spans of these entries: they are parked.
     pub(crate) fn park(&mut self, letters: &[DeadLetter]) {
         for letter in letters {

@@ -14,6 +14,7 @@ use tidewheel_stores::redis::RedisStore;
 use tidewheel_stores::redis::keys::STAGE_2_REPLAY;
 use tokio_util::sync::CancellationToken;
 
+use super::short_form;
 use crate::connect;
 use crate::exit::Failure;
 use crate::services::{guard, known_vectors, own_name, processor_options, upserter_options, while_owned};
@@ -135,8 +136,13 @@ impl<'a> Replay<'a> {
             follower: Arc::new(redis),
             embedded: self.embedded(),
         };
+        let declaration = short_form(self.settings).ok_or_else(|| {
+            Failure::new("--into requires the short form of one index")
+                .with_hint("with [[index]], `tidewheel apply --generation` fills a new collection")
+        })?;
         let into = Into {
             ports,
+            declaration: Arc::new(declaration),
             processor: processor_options(self.settings),
             upserter: upserter_options(self.settings),
             alias: plan.alias.clone(),

@@ -17,15 +17,15 @@ use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions,
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::retry::{RetryError, RetryPolicy};
 use tidewheel_pipeline::service::ServiceError;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions, UpserterPorts};
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
 use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
 use super::Ready;
 use super::ownership::{guard, while_owned};
-use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Consumer, Settings};
+use crate::{compose, connect};
 
 /// A service, ready to run.
 pub(crate) type Task = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
@@ -132,13 +132,9 @@ pub(super) fn upserter(
     let index = connect::index(settings)?;
     let options = upserter_options(settings);
     let queue = Arc::new(redis.queue(Stage::Embedded, own_name("upserter")));
-    let guard = guard(settings, &redis, Some(index.clone()), None);
-    let ports = UpserterPorts {
-        index: Arc::new(index),
-        tombstones: Arc::new(redis.clone()),
-        registry: Some(Arc::new(redis.clone())),
-    };
-    let upserter = Upserter::new(options, queue, ports).traced(tracer);
+    let guard = guard(settings, &redis, Some(index), None);
+    let targets = compose::written_targets(settings, &redis)?;
+    let upserter = Upserter::new(options, queue, targets).traced(tracer);
     let health = upserter.health();
     let ready = health.clone();
     let task = async move {
@@ -194,16 +190,12 @@ fn on_dead_letter(settings: &Settings) -> OnDeadLetter {
 
 /// Returns the upserter's options.
 pub(crate) fn upserter_options(settings: &Settings) -> UpserterOptions {
-    let documents = &settings.documents;
-    UpserterOptions {
-        consumer: consumer(&settings.upserter, settings),
-        payload: PayloadOptions {
-            include: documents.include.clone(),
-            exclude: documents.exclude.clone(),
-            ..PayloadOptions::default()
-        },
-        on_dead_letter: on_dead_letter(settings),
-    }
+    UpserterOptions { consumer: consumer(&settings.upserter, settings) }
+}
+
+/// Returns the fields that points of the short form carry.
+pub(crate) fn payload_options(settings: &Settings) -> PayloadOptions {
+    compose::short_form(settings).map(|declaration| declaration.payload).unwrap_or_default()
 }
 
 fn consumer(consumer: &Consumer, settings: &Settings) -> ConsumerOptions {

@@ -36,9 +36,9 @@ pub(crate) use error::{Problem, SettingsError};
 pub(crate) use file::USUAL_PLACES;
 pub(crate) use keys::SHORT_FORM;
 pub(crate) use layers::{Given, Layers};
-pub(crate) use names::{Family, split as split_name, variable};
+pub(crate) use names::{DEFAULT_EMBEDDING, Family, split as split_name, variable};
 pub(crate) use origin::Origin;
-pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Provider, Serving, Settings, Webhook};
+pub(crate) use resolved::{Console, Consumer, Embedder, Embedding, Listen, Provider, Serving, Settings, Webhook};
 pub(crate) use units::parse_duration;
 pub(crate) use warning::Warning;
 

@@ -21,13 +21,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tidewheel_core::catalog::{Declaration, EmbeddingSpec, IndexName, Provider, Selector};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{Handover, Index, Retention, StageInspector as _, Tombstones};
 use tidewheel_core::stage::Stage;
 use tidewheel_local::stack::{Server, Stack};
 use tidewheel_pipeline::consumer::ConsumerOptions;
-use tidewheel_pipeline::parking::OnDeadLetter;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions, UpserterPorts};
+use tidewheel_pipeline::targets::{LocalTarget, TargetPorts, Targets};
+use tidewheel_pipeline::upserter::{Upserter, UpserterOptions};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 use tokio_util::sync::CancellationToken;
@@ -173,10 +174,12 @@ fn upserter(
         claim_after: Duration::from_secs(15),
         retention: Retention { age: Duration::from_secs(3_600), entries: 10_000, bytes: u64::MAX },
     };
-    let on_dead_letter = OnDeadLetter::Keep;
-    let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
-    let ports = UpserterPorts { index, tombstones, registry: Some(Arc::new(store.clone())) };
-    Upserter::new(options, Arc::new(store.queue(Stage::Embedded, "bench")), ports)
+    let model = EmbeddingSpec::new("default", Provider::own(), "");
+    let declaration = Declaration::new(IndexName::of_collection(INDEX), Selector::default(), model);
+    let ports = TargetPorts { registry: Some(Arc::new(store.clone())), ..TargetPorts::new(index, tombstones) };
+    let targets = Targets::fixed(&LocalTarget { declaration: Arc::new(declaration), ports });
+    let queue = Arc::new(store.queue(Stage::Embedded, "bench"));
+    Upserter::new(UpserterOptions { consumer }, queue, Arc::new(targets))
 }
 
 /// Returns documents per second from MongoDB to Qdrant, with this upserter and the other services as processes.

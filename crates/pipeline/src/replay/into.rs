@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tidewheel_core::catalog::Declaration;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::health::Health;
@@ -19,7 +20,8 @@ use super::{Pages, Progress, Report};
 use crate::processor::{Processor, ProcessorOptions, ProcessorPorts};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
-use crate::upserter::{self, Upserter, UpserterOptions, UpserterPorts};
+use crate::targets::{LocalTarget, TargetPorts, Targets};
+use crate::upserter::{self, Upserter, UpserterOptions};
 
 /// How often a replay polls whether it has caught up.
 const LOOK: Duration = Duration::from_millis(200);
@@ -49,9 +51,11 @@ pub struct IntoPorts {
 pub struct Into {
     /// The ports.
     pub ports: IntoPorts,
+    /// What the points are made by.
+    pub declaration: Arc<Declaration>,
     /// How documents are embedded.
     pub processor: ProcessorOptions,
-    /// How points are written.
+    /// How stage 2 is consumed.
     pub upserter: UpserterOptions,
     /// The alias to switch to the new collection at the end; `None` to leave that to an operator.
     pub alias: Option<String>,
@@ -121,7 +125,7 @@ impl Into {
         let retry = RetryPolicy { health: Health::default(), shutdown: stop.clone() };
         let skipped = Arc::new(Skipped::default());
         // `Direct` acknowledges the entries of the pages.
-        let upserter = upserter::work(self.upserter.clone(), None, skipped.clone(), self.writes(), None, retry);
+        let upserter = upserter::work(None, skipped.clone(), self.targets(), None, retry);
         let direct = Arc::new(Direct { upserter, queue: queue.clone() });
         let IntoPorts { embedder, known, .. } = self.ports.clone();
         let ports = ProcessorPorts {
@@ -139,14 +143,16 @@ impl Into {
         Ok(progress)
     }
 
-    fn writes(&self) -> UpserterPorts {
-        let IntoPorts { index, tombstones, .. } = self.ports.clone();
-        UpserterPorts { index, tombstones, registry: None }
+    /// The new collection. Without a registry: one that is still being filled is never lost.
+    fn targets(&self) -> Arc<Targets> {
+        let IntoPorts { index, tombstones, embedder, known, .. } = self.ports.clone();
+        let ports = TargetPorts { known, embedder: Ok(embedder), ..TargetPorts::new(index, tombstones) };
+        Arc::new(Targets::fixed(&LocalTarget { declaration: self.declaration.clone(), ports }))
     }
 
     /// Writes new entries of stage 2.
     fn follow(&self, stop: CancellationToken) -> impl Future<Output = Result<(), ServiceError>> + Send + 'static {
-        Upserter::new(self.upserter.clone(), self.ports.queue.clone(), self.writes()).run(stop)
+        Upserter::new(self.upserter.clone(), self.ports.queue.clone(), self.targets()).run(stop)
     }
 
     /// Waits until the new collection has caught up, switches the alias, and waits for changes written to the old

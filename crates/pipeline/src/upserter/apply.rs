@@ -1,23 +1,23 @@
 //! Executes a plan against the index, in the order that the protocol requires.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Map;
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, STAMP, Stamp, Stamped};
-use tidewheel_core::ports::{
-    CollectionRegistry, DocumentPoints, Fence, FenceTarget, Index, Point, Tombstones, Written,
-};
+use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point, Tombstones, Written};
 use tidewheel_core::version::Version;
 
+use super::lane::Lane;
 use super::plan::{Aftermath, Write, aftermath};
 use super::traced::{Outcome, Outcomes};
 use crate::isolate::{Attempt, Failure, Isolation, ProbeFuture, Successes, Suspect};
 use crate::metric;
 use crate::retry::{RetryError, RetryPolicy};
+use crate::targets::{Target, Targets};
 
 /// Successful requests of all batches, counted separately because a full disk may accept one kind and not the other.
 #[derive(Default)]
@@ -31,26 +31,38 @@ pub(super) type Settled = (usize, Result<(), PortError>);
 
 /// Writes to the index, fenced by versions.
 pub(super) struct Applier<'a> {
-    pub(super) index: &'a dyn Index,
-    pub(super) tombstones: &'a dyn Tombstones,
-    pub(super) registry: Option<&'a dyn CollectionRegistry>,
+    pub(super) targets: &'a Targets,
+    /// Where it writes.
+    pub(super) target: &'a Target,
+    /// What is known of the target.
+    pub(super) lane: &'a Lane,
+    /// For calls of the index.
     pub(super) retry: &'a RetryPolicy,
-    /// Dimension for which the collection was prepared; 0 before that.
-    pub(super) prepared: &'a AtomicUsize,
-    /// Successful requests so far.
-    pub(super) successes: &'a AllSuccesses,
+    /// For calls of the streams: their outage is not that of the target.
+    pub(super) streams: &'a RetryPolicy,
+    /// Set when the collection is missing because the catalog no longer routes the target; the work then ends as in a
+    /// shutdown.
+    pub(super) gone: &'a AtomicBool,
     /// Collects the outcome of each document, if traces are enabled.
     pub(super) outcomes: Option<&'a Outcomes>,
 }
 
 impl Applier<'_> {
+    fn index(&self) -> &dyn Index {
+        &*self.target.ports.index
+    }
+
+    fn tombstones(&self) -> &dyn Tombstones {
+        &*self.target.ports.tombstones
+    }
+
     /// Raises the tombstones of the removals, then deletes the points behind them. The tombstone comes first: a late
     /// write between the two finds it in its check and deletes itself. Returns the suspects; all others are done.
     pub(super) async fn remove(&self, fences: &[Fence]) -> Result<Vec<Suspect>, RetryError> {
         if fences.is_empty() {
             return Ok(Vec::new());
         }
-        self.retry.call("record tombstones", || self.tombstones.raise(fences)).await?;
+        self.streams.call("record tombstones", || self.tombstones().raise(fences)).await?;
         let whole = std::iter::once(0..fences.len());
         Ok(self.removing(fences).sift(whole).await?.suspects)
     }
@@ -93,9 +105,9 @@ impl Applier<'_> {
         fences: &'a [Fence],
     ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> ProbeFuture<'a>> {
         let attempt = move |range: Range<usize>| -> Attempt<'a> {
-            Box::pin(async move { Ok(self.index.delete(&fences[range]).await?) })
+            Box::pin(async move { Ok(self.index().delete(&fences[range]).await?) })
         };
-        let (retry, successes) = (self.retry, &self.successes.removals);
+        let (retry, successes) = (self.retry, &self.lane.successes.removals);
         Isolation { retry, successes, what: "delete from Qdrant", attempt, probe: move || self.probe() }
     }
 
@@ -104,7 +116,7 @@ impl Applier<'_> {
         writes: &'a [Write],
     ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> ProbeFuture<'a>> {
         let attempt = move |range: Range<usize>| -> Attempt<'a> { Box::pin(self.write_all(&writes[range])) };
-        let (retry, successes) = (self.retry, &self.successes.writes);
+        let (retry, successes) = (self.retry, &self.lane.successes.writes);
         Isolation { retry, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
     }
 
@@ -114,15 +126,15 @@ impl Applier<'_> {
             let mut probe = probe();
             // With the id of an existing point it is never written, because that point is newer: a crash leaves nothing
             // behind.
-            let points = self.index.page(None, PROBED, STAMP).await?;
+            let points = self.index().page(None, PROBED, STAMP).await?;
             if let Some(point) = points.iter().find(|point| Stamped::read(&point.payload).is_some()) {
                 probe.points[0].id = point.id;
             }
-            if self.index.upsert(&[&probe]).await? == Written::NoCollection {
+            if self.index().upsert(&[&probe]).await? == Written::NoCollection {
                 return Err(PortError::transient("the collection does not exist"));
             }
             let version = Version { replay: 1, ..probe.version };
-            self.index.delete(&[Fence { target: FenceTarget::Document(probe.document), version }]).await
+            self.index().delete(&[Fence { target: FenceTarget::Document(probe.document), version }]).await
         })
     }
 
@@ -134,13 +146,13 @@ impl Applier<'_> {
         while !todo.is_empty() {
             let documents: Vec<&DocumentPoints> = todo.iter().map(|write| &write.points).collect();
             self.prepare(&documents).await?;
-            match self.index.upsert(&documents).await? {
+            match self.index().upsert(&documents).await? {
                 Written::Durably => {
                     self.note(&todo, Outcome::Written);
                     todo = self.check(todo).await?;
                 }
                 // It has been deleted since: prepare it again, and record that.
-                Written::NoCollection => self.prepared.store(0, Ordering::Relaxed),
+                Written::NoCollection => self.lane.prepared.store(0, Ordering::Relaxed),
             }
         }
         Ok(())
@@ -154,7 +166,7 @@ impl Applier<'_> {
             return Ok(writes);
         }
         let documents: Vec<&DocumentPoints> = writes.iter().map(|write| &write.points).collect();
-        let refreshed = match self.index.refresh(&documents).await {
+        let refreshed = match self.index().refresh(&documents).await {
             Ok(refreshed) => refreshed,
             // The complete write isolates the document at fault.
             Err(error) if error.class == ErrorClass::Poison => return Ok(writes),
@@ -187,8 +199,8 @@ impl Applier<'_> {
             .collect();
         // The tombstones are read after the write, or a deletion could slip in between.
         let (stored, tombstones) = tokio::join!(
-            self.index.stored(&documents),
-            self.retry.call("read tombstones", || self.tombstones.of(&targets)),
+            self.index().stored(&documents),
+            self.streams.call("read tombstones", || self.tombstones().of(&targets)),
         );
         let (stored, tombstones) = (stored?, tombstones?);
         let (of_documents, of_namespaces) = tombstones.split_at(writes.len());
@@ -209,7 +221,7 @@ impl Applier<'_> {
             }
         }
         if !fences.is_empty() {
-            self.index.delete(&fences).await?;
+            self.index().delete(&fences).await?;
         }
         Ok(again)
     }
@@ -218,46 +230,6 @@ impl Applier<'_> {
         if let Some(outcomes) = self.outcomes {
             outcomes.note(writes.iter().map(|write| write.points.document), outcome);
         }
-    }
-
-    async fn record(&self, exists: bool) -> Result<(), RetryError> {
-        let Some(registry) = self.registry else { return Ok(()) };
-        self.retry.call("record the collection", || registry.collection(self.index.name(), exists)).await
-    }
-
-    /// Prepares the collection before the first write. A vector whose dimension does not match the collection is not
-    /// the fault of its document: the service stops.
-    async fn prepare(&self, documents: &[&DocumentPoints]) -> Result<(), RetryError> {
-        for point in documents.iter().flat_map(|document| &document.points) {
-            let dimension = point.vector.len();
-            match self.prepared.load(Ordering::Relaxed) {
-                prepared if prepared == dimension => {}
-                0 => {
-                    let exists = self.retry.call("check the collection", || self.index.exists()).await?;
-                    if !exists {
-                        // First the record, then the collection: after a crash in between it is still missing.
-                        self.record(false).await?;
-                    }
-                    let created = self.retry.call("prepare the collection", || self.index.prepare(dimension)).await?;
-                    if created && exists {
-                        // Deleted in between.
-                        self.record(false).await?;
-                    }
-                    self.record(true).await?;
-                    self.prepared.store(dimension, Ordering::Relaxed);
-                }
-                prepared => {
-                    metric::rejected("dimension", 1);
-                    return Err(RetryError::Failed(
-                        PortError::fatal(format!(
-                            "stage 2 has vectors of dimension {dimension}, but the collection has dimension {prepared}"
-                        ))
-                        .with_hint("set qdrant.collection to a new name: a new model needs a new collection"),
-                    ));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -19,7 +19,8 @@ use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions, UpserterPorts};
+use tidewheel_pipeline::targets::{LocalTarget, TargetPorts, Targets};
+use tidewheel_pipeline::upserter::{Upserter, UpserterOptions};
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_testkit::fakes::embedder::{FakeEmbedder, vector_of};
 use tidewheel_testkit::fakes::faults::Faults;
@@ -192,18 +193,32 @@ impl World {
                 tokio::spawn(processor.traced(tracer).run(shutdown))
             }
             _ => {
-                let on_dead_letter = self.on_dead_letter;
-                let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
                 let queue = Arc::new(streams.embedded(&name));
-                let ports = UpserterPorts {
-                    index: Arc::new(index),
-                    tombstones: Arc::new(streams.tombstones()),
-                    registry: Some(Arc::new(streams.collection_registry())),
-                };
-                tokio::spawn(Upserter::new(options, queue, ports).traced(tracer).run(shutdown))
+                let targets = Arc::new(Targets::fixed(&self.target(&process)));
+                let upserter = Upserter::new(UpserterOptions { consumer }, queue, targets);
+                tokio::spawn(upserter.traced(tracer).run(shutdown))
             }
         };
         self.services.entry(service).or_default().push(Instance { process, task });
+    }
+
+    /// The only target, with the calls of this process.
+    fn target(&self, process: &Process) -> LocalTarget {
+        let (streams, index) = (self.streams.used_by(process), Arc::new(self.index.used_by(process)));
+        let model = EmbeddingSpec::new("default", Provider::own(), self.embedder.model());
+        let name = IndexName::of_collection("documents");
+        let mut declaration = Declaration::new(name, self.selector.clone(), model);
+        declaration.text.fields = vec!["text".into()];
+        declaration.text.blank = self.blank;
+        declaration.chunk = ChunkDeclaration { tokens: Some(CHUNK), overlap: 0, ..ChunkDeclaration::default() };
+        declaration.rules.on_dead_letter = self.on_dead_letter;
+        let ports = TargetPorts {
+            known: Some(index.clone()),
+            registry: Some(Arc::new(streams.collection_registry())),
+            embedder: Ok(Arc::new(self.embedder.used_by(process))),
+            ..TargetPorts::new(index, Arc::new(streams.tombstones()))
+        };
+        LocalTarget { declaration: Arc::new(declaration), ports }
     }
 
     /// Crashes the newest instance at its current point.

@@ -15,7 +15,7 @@ use crate::audit_log::Actor;
 use crate::cli::{Output, VerifyArgs};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
-use crate::services::{guard, left_out, upserter_options};
+use crate::services::{guard, left_out, payload_options};
 use crate::settings::Settings;
 use crate::{compose, connect};
 
@@ -74,7 +74,7 @@ fn request(args: &VerifyArgs, settings: &Settings) -> Result<VerifyRequest, Fail
         namespaces: args.namespaces.iter().map(namespace).collect(),
         sample: args.sample.as_deref().map(sample).transpose()?,
         range: (range != Range::default()).then_some(range),
-        payload: (!args.quick).then(|| upserter_options(settings).payload),
+        payload: (!args.quick).then(|| payload_options(settings)),
         settle: args.settle,
         left_out: left_out(settings)?,
     })

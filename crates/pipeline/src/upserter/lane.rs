@@ -1,0 +1,44 @@
+//! What this process remembers of each target.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidewheel_core::catalog::TargetId;
+
+use super::NAME;
+use super::apply::AllSuccesses;
+use crate::breaker::Breaker;
+use crate::targets::{Applied, Target};
+
+/// One target, across all batches.
+pub(super) struct Lane {
+    /// Successful requests so far.
+    pub(super) successes: AllSuccesses,
+    /// Dimension for which the collection was prepared; 0 before that.
+    pub(super) prepared: AtomicUsize,
+    /// Skips a target that must not delay the others.
+    pub(super) breaker: Breaker,
+}
+
+/// All targets to which this process has written.
+#[derive(Default)]
+pub(super) struct Lanes(Mutex<HashMap<TargetId, Arc<Lane>>>);
+
+impl Lanes {
+    /// The lane of this target. Those of targets that the catalog no longer routes are forgotten.
+    pub(super) fn of(&self, target: &Target, applied: &Applied) -> Arc<Lane> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(&target.id) {
+            return lane.clone();
+        }
+        lanes.retain(|id, _| applied.target(Some(id)).is_some());
+        let lane = Arc::new(Lane {
+            successes: AllSuccesses::default(),
+            prepared: AtomicUsize::new(0),
+            breaker: Breaker::new(NAME, target.id.to_string()),
+        });
+        lanes.insert(target.id.clone(), lane.clone());
+        lane
+    }
+}
