@@ -4,6 +4,11 @@
 //!  start ──▶ owner of Redis ──▶ owner of collection ──▶ work
 //!                  ▲                    │
 //!                  └───── every 5 s ◀───┘    a foreign owner stops the service
+//!
+//!  with an applied catalog:
+//!  start ──▶ owner of Redis ──▶ work ──▶ a write ──▶ owner of its collection, unless checked within the last 5 s ──▶ the write
+//!                ▲     │
+//!                └─────┘ every 5 s
 //! ```
 //!
 //! **Registration**: by the producer, the only service that connects to MongoDB. The others read its registration.
@@ -11,19 +16,28 @@
 //! a new one, which inherits the collection of its own database. An installation that loses its collection that way
 //! stops within [`INTERVAL`], and does not take it back after a restart.
 //! **A recreated collection** is marked by the next check.
+//! **Many collections**: [`OwnedCollections`] checks the owner of a collection before the first write after [`INTERVAL`],
+//! and every [`INTERVAL`] while writes continue. An idle collection costs no call. A new installation checks all of them
+//! until each has its mark, so that it inherits all or none.
 
+mod collections;
 mod plan;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+pub use collections::OwnedCollections;
 pub use plan::{Ownership, Registration, Serves, ownership, registration};
+use tidewheel_core::catalog::State;
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::installation::{CollectionMark, Installation};
 use tidewheel_core::ports::{Ownable, PortResult, Registry};
 use tidewheel_core::time::now_ms;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+
+use crate::targets::{Applied, Targets};
 
 /// The time between two checks: the maximum time that a service works on data taken over by another installation.
 pub const INTERVAL: Duration = Duration::from_secs(5);
@@ -44,6 +58,8 @@ pub enum Checked {
 pub struct Guard {
     registry: Arc<dyn Registry>,
     collection: Option<Arc<dyn Ownable>>,
+    /// What the service works on. Its collections may refer to this guard.
+    targets: OnceLock<Weak<Targets>>,
     serves: Serves,
     known: Mutex<Known>,
 }
@@ -51,14 +67,20 @@ pub struct Guard {
 #[derive(Default)]
 struct Known {
     installation: Option<Installation>,
-    /// The collection does not keep a mark.
-    unsupported: bool,
+    /// The collections that do not keep a mark.
+    unsupported: HashSet<String>,
 }
 
 impl Guard {
     /// A guard over a Redis and, for a service that writes to it, a collection.
     pub fn new(registry: Arc<dyn Registry>, collection: Option<Arc<dyn Ownable>>, serves: Serves) -> Self {
-        Self { registry, collection, serves, known: Mutex::default() }
+        Self { registry, collection, targets: OnceLock::new(), serves, known: Mutex::default() }
+    }
+
+    /// Leaves the collection alone once a catalog is applied: then [`OwnedCollections`] check those of the catalog. Only
+    /// the first call has an effect.
+    pub fn follow(&self, targets: &Arc<Targets>) {
+        let _ = self.targets.set(Arc::downgrade(targets));
     }
 
     /// Checks both owners once, and registers or marks missing ones.
@@ -67,10 +89,54 @@ impl Guard {
     /// Fatal, if Redis or the collection belongs to another installation.
     pub async fn check(&self) -> PortResult<Checked> {
         let Some(installation) = self.check_redis().await? else { return Ok(Checked::Pending) };
-        match &self.collection {
-            Some(collection) => self.check_collection(installation, &**collection).await,
-            None => Ok(Checked::Marked),
+        if let Some(targets) = self.targets.get().and_then(Weak::upgrade) {
+            let applied = targets.reload().await?;
+            if applied.revision() > 0 {
+                self.check_new(installation, &targets, &applied).await?;
+                return Ok(Checked::Marked);
+            }
         }
+        let Some(collection) = &self.collection else { return Ok(Checked::Marked) };
+        let checked = self.check_mark(&installation, &**collection).await?;
+        if checked == Checked::Marked {
+            self.bind(installation, collection.collection()).await?;
+        }
+        Ok(checked)
+    }
+
+    /// Checks every collection of the catalog, if the installation has not marked all of them yet.
+    async fn check_new(&self, installation: Installation, targets: &Targets, applied: &Applied) -> PortResult<()> {
+        let Some(ports) = targets.ports().filter(|_| installation.collection.is_empty()) else { return Ok(()) };
+        let mut marked = None;
+        // A collection in the place of one that is not created yet may be that of another client.
+        for target in applied.every().filter(|target| target.generation.state != State::Creating) {
+            let name = &target.generation.collection;
+            match self.check_mark(&installation, &*ports.collections.open(name)).await? {
+                Checked::Marked => marked = Some(name),
+                // Its writer creates and marks it.
+                Checked::Pending if target.generation.state.is_routed() => return Ok(()),
+                Checked::Pending => {}
+            }
+        }
+        match marked {
+            Some(name) => self.bind(installation, name).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the owner of a collection that is about to be written, and marks it if it has none.
+    ///
+    /// # Errors
+    /// Fatal, if Redis or the collection belongs to another installation. Transient, if no installation is registered.
+    pub async fn check_written(&self, collection: &dyn Ownable) -> PortResult<Checked> {
+        let known = self.known().installation.clone();
+        let installation = match known {
+            Some(known) => known,
+            None => self.check_redis().await?.ok_or_else(|| {
+                PortError::transient("no installation is registered in Redis yet: waiting for the producer")
+            })?,
+        };
+        self.check_mark(&installation, collection).await
     }
 
     /// Checks the owner of Redis alone. Returns the installation, if one is registered.
@@ -113,19 +179,19 @@ impl Guard {
         Ok(installation)
     }
 
-    async fn check_collection(&self, mut installation: Installation, collection: &dyn Ownable) -> PortResult<Checked> {
+    async fn check_mark(&self, installation: &Installation, collection: &dyn Ownable) -> PortResult<Checked> {
         let name = collection.collection();
         let mark = collection.mark().await?;
-        match ownership(&installation, name, &mark) {
+        match ownership(installation, name, &mark) {
             Ownership::Wait => return Ok(Checked::Pending),
             Ownership::Refuse(error) => return Err(error),
             Ownership::Keep => {}
-            Ownership::Mark if self.known().unsupported => return Ok(Checked::Marked),
+            Ownership::Mark if self.known().unsupported.contains(name) => {}
             Ownership::Mark => {
-                collection.set_mark(&installation).await?;
+                collection.set_mark(installation).await?;
                 match collection.mark().await? {
                     CollectionMark::Unmarked => {
-                        self.known().unsupported = true;
+                        self.known().unsupported.insert(name.to_owned());
                         warn!(
                             collection = name,
                             "the collection cannot be marked, so a second installation on it will not be detected: \
@@ -133,29 +199,34 @@ impl Guard {
                         );
                     }
                     mark => {
-                        if let Ownership::Refuse(error) = ownership(&installation, name, &mark) {
+                        if let Ownership::Refuse(error) = ownership(installation, name, &mark) {
                             return Err(error);
                         }
                         info!(collection = name, installation = installation.id, "marked the collection");
                     }
                 }
             }
+            Ownership::Renew => collection.set_mark(installation).await?,
             Ownership::Inherit => {
                 warn!(
                     collection = name,
                     installation = installation.id,
                     "the collection was marked by an earlier installation of the same database; taking it over"
                 );
-                collection.set_mark(&installation).await?;
+                collection.set_mark(installation).await?;
             }
         }
+        Ok(Checked::Marked)
+    }
+
+    /// Records that the installation has marked its collections. The last step: from now on it inherits no other.
+    async fn bind(&self, mut installation: Installation, collection: &str) -> PortResult<()> {
         if installation.collection.is_empty() {
-            // Last step: an installation that has marked a collection inherits no other.
-            installation.collection = name.to_owned();
+            collection.clone_into(&mut installation.collection);
             self.registry.replace(&installation).await?;
             self.known().installation = Some(installation);
         }
-        Ok(Checked::Marked)
+        Ok(())
     }
 
     /// Checks repeatedly; returns the error if a check finds a foreign owner, and `None` after `stop`. Outages are
