@@ -59,7 +59,7 @@ impl Breaker {
     }
 
     /// Works for the target, unless it is to be skipped. `work` retries calls to the target's server under the policy that
-    /// it gets. It may be dropped at any point: whoever skips the target settles its entries.
+    /// it gets. It may be dropped at any point: the caller settles the entries of a skipped target.
     pub(crate) async fn run<T, F>(
         &self,
         retry: &RetryPolicy,

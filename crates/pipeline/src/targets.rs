@@ -37,7 +37,7 @@ pub struct Targets {
     applied: watch::Sender<Arc<Applied>>,
     /// `None` if they never change.
     ports: Option<CatalogPorts>,
-    /// Held while the catalog is loaded: one load serves all who wait for it.
+    /// Held while the catalog is loaded: one load serves all callers that wait for it.
     loading: Mutex<()>,
 }
 
