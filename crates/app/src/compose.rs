@@ -30,7 +30,7 @@ use crate::exit::Failure;
 use crate::settings::{Provider, Settings, address};
 
 pub(crate) use self::replay::Replay;
-pub(crate) use self::targets::{embedding_targets, short_form, written_targets};
+pub(crate) use self::targets::{embedding_targets, owned_targets, read_targets, short_form};
 
 /// The source, connected on first use.
 struct LazySource {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::catalog::Selector;
+use tidewheel_core::installation::SourceIdentity;
 use tidewheel_core::ports::{Covered, Embedder, PortResult};
 use tidewheel_embed::client::{ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
 use tidewheel_embed::pool::{EmbedderPool, Transport};
@@ -23,10 +24,15 @@ pub(crate) fn redis(settings: &Settings) -> PortResult<RedisStore> {
 
 /// The options of the source.
 pub(crate) fn mongo_options(settings: &Settings, needed_by: &'static str) -> Result<MongoOptions, Failure> {
+    let uri = settings.mongodb.uri.clone();
+    if settings.is_declared() {
+        let selectors: Vec<Selector> = settings.indexes.iter().map(|index| index.source.clone()).collect();
+        return Ok(MongoOptions { uri, database: SourceIdentity::database_of(&selectors), selectors });
+    }
     let database = settings.mongodb.database.clone();
     let missing = || Problem::Missing { key: "mongodb.database".into(), needed_by: needed_by.into() };
     let database = database.ok_or_else(missing)?;
-    Ok(MongoOptions::of_database(settings.mongodb.uri.clone(), &database, &settings.mongodb.collection))
+    Ok(MongoOptions::of_database(uri, &database, &settings.mongodb.collection))
 }
 
 /// The source. Only a `mongodb+srv` URI needs the network here.

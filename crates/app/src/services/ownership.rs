@@ -13,15 +13,25 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::Failure;
 use crate::settings::Settings;
 
-/// Returns a guard for these settings; `source` is set where MongoDB was queried.
+/// Returns a guard for these settings; `source` is set where MongoDB was queried. With `[[index]]` it ignores `index`: the
+/// applied catalog names the collections.
 pub(crate) fn guard(
     settings: &Settings,
     redis: &RedisStore,
     index: Option<QdrantIndex>,
     source: Option<SourceIdentity>,
 ) -> Guard {
-    let serves = Serves { source, database: settings.mongodb.database.clone() };
+    let serves = Serves { source, database: database(settings) };
+    let index = index.filter(|_| !settings.is_declared());
     Guard::new(Arc::new(redis.clone()), index.map(|index| Arc::new(index) as Arc<dyn Ownable>), serves)
+}
+
+/// Returns the database that identifies the source of these settings; `None` if they name none.
+fn database(settings: &Settings) -> Option<String> {
+    if !settings.is_declared() {
+        return settings.mongodb.database.clone();
+    }
+    Some(SourceIdentity::database_of(settings.indexes.iter().map(|index| &index.source)))
 }
 
 /// Runs the work until it ends or ownership passes to another installation.

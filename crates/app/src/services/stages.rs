@@ -132,8 +132,8 @@ pub(super) fn upserter(
     let index = connect::index(settings)?;
     let options = upserter_options(settings);
     let queue = Arc::new(redis.queue(Stage::Embedded, own_name("upserter")));
-    let guard = guard(settings, &redis, Some(index), None);
-    let targets = compose::written_targets(settings, &redis)?;
+    let guard = Arc::new(guard(settings, &redis, Some(index), None));
+    let targets = compose::owned_targets(settings, &redis, &guard)?;
     let upserter = Upserter::new(options, queue, targets).traced(tracer);
     let health = upserter.health();
     let ready = health.clone();
