@@ -92,7 +92,7 @@ fn owner_of_collection(report: &mut Report, collection: &str, owners: &Owners) {
     let (Some(mark @ CollectionMark::Of(owner)), Some(source)) = (&owners.collection, &owners.source) else { return };
     // If Redis has no installation, the next producer registers one.
     let new = || Installation { id: String::new(), source: source.clone(), created_at: 0, collection: String::new() };
-    let own = owners.redis.clone().filter(|found| found.source.is_same(source)).unwrap_or_else(new);
+    let own = owners.redis.clone().filter(|found| found.source.may_become(source)).unwrap_or_else(new);
     match ownership(&own, collection, mark) {
         Ownership::Refuse(error) => wrong(report, PART, error.message, error.hint.unwrap_or_default()),
         Ownership::Inherit => {
