@@ -6,7 +6,7 @@ mod targets;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewheel_core::catalog::Selector;
+use tidewheel_core::catalog::{Catalog, Selector};
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
@@ -138,8 +138,15 @@ pub(crate) async fn verify(
 /// The wait for read-your-writes consistency. Connects on first use.
 pub(crate) fn waiter(settings: &Settings) -> Result<Waiter, Failure> {
     let redis = Arc::new(connect::redis(settings)?);
-    let source = Arc::new(LazySource::new(settings, "the cluster time lookup"));
-    Ok(Waiter::new(WaitPorts { registry: redis.clone(), journal: redis.clone(), stages: redis, source }))
+    let local = short_form(settings).map(|declaration| Catalog::short_form(Arc::new(declaration)));
+    Ok(Waiter::new(WaitPorts {
+        registry: redis.clone(),
+        store: redis.clone(),
+        local: Arc::new(local.unwrap_or_default()),
+        journal: redis.clone(),
+        stages: redis,
+        source: Arc::new(LazySource::new(settings, "the cluster time lookup")),
+    }))
 }
 
 /// An action on dead letters.

@@ -11,6 +11,8 @@
 //! - [`replay`]: plans replays.
 //! - [`dead_letters`]: lists, retries and deletes dead letters.
 //! - [`installation`]: shows and takes over the ownership of Redis and of the collection.
+//!
+//! [`selection`] decides which indexes a use case concerns.
 
 pub mod dead_letters;
 pub mod inspect;
@@ -19,7 +21,10 @@ mod layout;
 pub mod overview;
 mod probe;
 pub mod replay;
+#[cfg(test)]
+mod samples;
 pub mod search;
+pub mod selection;
 pub mod text;
 pub mod times;
 pub mod verify;

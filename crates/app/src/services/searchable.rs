@@ -44,7 +44,7 @@ pub(super) async fn searchable(State(operations): Shared, Query(asked): Query<As
         Ok(since) => since,
         Err(failure) => return refused(&failure, StatusCode::BAD_REQUEST),
     };
-    match operations.waiter.wait(since, timeout).await {
+    match operations.waiter.wait(since, timeout, None).await {
         Ok(waited) => {
             let status = if waited.searchable { StatusCode::OK } else { StatusCode::GATEWAY_TIMEOUT };
             (status, Json(waited)).into_response()
