@@ -19,6 +19,8 @@ pub struct ProcessReport {
     pub format: u32,
     /// The version of tidewheel.
     pub version: String,
+    /// The newest layout of stored keys that it can use; `None` of a release that can use only the first one.
+    pub layout: Option<u32>,
     /// Uptime in seconds.
     pub up_seconds: f64,
     /// Address of its operations server, if enabled.
@@ -233,6 +235,7 @@ impl ReplayReport {
 struct Envelope {
     format: u32,
     version: String,
+    layout: Option<u32>,
     up_seconds: f64,
     operations: Option<String>,
     services: Vec<ServiceReport>,
@@ -241,9 +244,9 @@ struct Envelope {
 
 impl From<Envelope> for ProcessReport {
     fn from(envelope: Envelope) -> Self {
-        let Envelope { format, version, up_seconds, operations, services, figures } = envelope;
+        let Envelope { format, version, layout, up_seconds, operations, services, figures } = envelope;
         let figures = (format == FORMAT).then(|| serde_json::from_value(figures).ok()).flatten();
-        Self { format, version, up_seconds, operations, services, figures }
+        Self { format, version, layout, up_seconds, operations, services, figures }
     }
 }
 
@@ -272,6 +275,7 @@ mod tests {
         let report = ProcessReport {
             format: FORMAT,
             version: "1".into(),
+            layout: Some(2),
             up_seconds: 2.0,
             operations: Some("127.0.0.1:9090".into()),
             services: vec![ServiceReport { service: "producer".into(), ready: false, reasons: vec!["why".into()] }],
@@ -336,7 +340,7 @@ mod tests {
             "minute": {"tidewheel_commit_to_searchable_seconds_bucket{le=\"+Inf\"}": 5.0},
         });
         let report: ProcessReport = serde_json::from_value(text).unwrap();
-        assert_eq!((report.version.as_str(), report.up_seconds), ("0.0.9", 3.0));
+        assert_eq!((report.version.as_str(), report.layout, report.up_seconds), ("0.0.9", None, 3.0));
         assert_eq!(report.services[0].service, "upserter");
         assert!(report.figures.is_none());
     }

@@ -30,8 +30,8 @@ impl Reporter {
         Self { registry, begun: Instant::now(), past: VecDeque::new() }
     }
 
-    /// Makes the report of these services.
-    pub fn report(&mut self, operations: Option<&str>, services: Vec<ServiceReport>) -> ProcessReport {
+    /// Makes the report of these services, which can use stored keys up to this layout.
+    pub fn report(&mut self, layout: u32, operations: Option<&str>, services: Vec<ServiceReport>) -> ProcessReport {
         let runs = |service: &str| services.iter().any(|report| report.service == service);
         let latency = self.latency(Instant::now());
         let registry = &self.registry;
@@ -55,6 +55,7 @@ impl Reporter {
         ProcessReport {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            layout: Some(layout),
             up_seconds: self.begun.elapsed().as_secs_f64(),
             operations: operations.map(str::to_owned),
             services,
@@ -105,8 +106,9 @@ mod tests {
         let (recording, mut reporter) = recording();
         with_local_recorder(&recording, || counter!(metric::EMBEDDER_TOKENS).increment(5));
         let ready = |service: &str| ServiceReport { service: service.into(), ready: true, reasons: Vec::new() };
-        let report = reporter.report(Some("127.0.0.1:9090"), vec![ready("embedder"), ready("upserter")]);
-        assert_eq!((report.format, report.operations.as_deref()), (FORMAT, Some("127.0.0.1:9090")));
+        let report = reporter.report(2, Some("127.0.0.1:9090"), vec![ready("embedder"), ready("upserter")]);
+        assert_eq!((report.format, report.layout), (FORMAT, Some(2)));
+        assert_eq!(report.operations.as_deref(), Some("127.0.0.1:9090"));
         let figures = report.figures.unwrap();
         assert_eq!(figures.embedder, Some(EmbedderReport { tokens: 5, queued_tokens: 0 }));
         assert_eq!(figures.upserter, Some(UpserterReport::default()));

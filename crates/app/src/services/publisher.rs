@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidewheel_core::report::{ProcessReport, ServiceReport};
 use tidewheel_stores::redis::RedisStore;
+use tidewheel_stores::redis::layout::LAYOUT;
 use tidewheel_telemetry::reporter::Reporter;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -54,6 +55,6 @@ impl Publisher {
             ServiceReport { service: (*name).to_owned(), ready: readiness.ready, reasons: readiness.reasons }
         });
         let services = services.collect();
-        self.reporter.report(self.operations.as_deref(), services)
+        self.reporter.report(LAYOUT, self.operations.as_deref(), services)
     }
 }

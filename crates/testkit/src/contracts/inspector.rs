@@ -98,6 +98,7 @@ pub async fn reports_of_processes_are_decoded_until_withdrawn(harness: &dyn Stre
     let report = ProcessReport {
         format: FORMAT,
         version: "1".into(),
+        layout: Some(2),
         up_seconds: 2.5,
         operations: None,
         services: vec![ServiceReport { service: "processor".into(), ready: true, reasons: Vec::new() }],

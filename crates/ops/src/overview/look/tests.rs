@@ -78,6 +78,7 @@ impl World {
         let report = ProcessReport {
             format: FORMAT,
             version: "1".into(),
+            layout: Some(2),
             up_seconds: 60.0,
             operations: None,
             services: services.iter().map(service).collect(),
