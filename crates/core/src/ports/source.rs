@@ -242,6 +242,23 @@ pub trait Source: Send + Sync {
     /// Estimated number of documents of a collection, for progress reports.
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64>;
 
+    /// Documents of a collection, for estimates: at most `most`, each judged by the filters. A source may choose them at
+    /// random, some of them twice, and may return fewer if they are large; by default it returns the first ones.
+    async fn sample(&self, namespace: &Namespace, most: usize, filters: &[SourceFilter]) -> PortResult<Vec<SourceRow>> {
+        let judged = Judged { filters: filters.to_vec(), pushed: None };
+        let mut scan = self.scan(namespace, None, ClusterTime::default(), &judged).await?;
+        let mut rows = Vec::new();
+        while rows.len() < most {
+            let page = scan.next().await?;
+            if page.is_empty() {
+                break;
+            }
+            rows.extend(page);
+        }
+        rows.truncate(most);
+        Ok(rows)
+    }
+
     /// Reads a collection in the order of `_id`, after the row with this key if one is given, including everything
     /// committed at or before `at_least`. An invalid condition fails as fatal.
     async fn scan(

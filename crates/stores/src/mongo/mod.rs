@@ -25,6 +25,7 @@ mod query;
 mod reading;
 mod reduced;
 mod reply;
+mod sample;
 mod scan;
 mod selection;
 mod server;
@@ -248,6 +249,10 @@ impl Source for MongoSource {
         let documents = self.server.database(database).collection::<Document>(collection);
         let count = async move { documents.estimated_document_count().await };
         self.server.run(&format!("count documents of {collection} in {database} on"), count).await
+    }
+
+    async fn sample(&self, namespace: &Namespace, most: usize, filters: &[SourceFilter]) -> PortResult<Vec<SourceRow>> {
+        sample::sample(&self.server, namespace, most, &Filters::parse(filters)?).await
     }
 
     async fn scan(

@@ -84,6 +84,7 @@ macro_rules! source_contract_tests {
             rows_carry_a_verdict_for_each_filter
             existing_documents_match_the_filter
             fetched_documents_carry_verdicts
+            sampled_documents_carry_verdicts
             unsupported_filters_are_refused_by_name
         }
         $crate::source_contract_tests! { $harness; inspector:

@@ -87,6 +87,27 @@ pub async fn rows_carry_a_verdict_for_each_filter(harness: &dyn SourceHarness) {
     assert!(plain.iter().all(|row| row.verdicts.is_empty()), "nothing was judged");
 }
 
+/// At most as many as requested, all of the collection.
+pub async fn sampled_documents_carry_verdicts(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await.source;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    let filters = [filter(OPEN), filter(MANY)];
+    assert_eq!(source.sample(&namespace, 5, &filters).await.unwrap(), [], "a missing collection");
+    let status = |id: usize| if id % 2 == 0 { "open" } else { "shut" };
+    let documents = (0..20).map(|id| insert("tickets", json!({"_id": id, "status": status(id), "n": id})));
+    harness.commit(documents.collect()).await;
+    for (most, count) in [(0, 0), (5, 5), (100, 20)] {
+        let rows = source.sample(&namespace, most, &filters).await.unwrap();
+        assert_eq!(rows.len(), count);
+        for row in rows {
+            let id: usize = row.id.parse().unwrap();
+            assert!(id < 20 && row.document.is_ok(), "{row:?}");
+            assert_eq!(row.verdicts, verdicts([id % 2 == 0, id >= 2]), "{id}");
+        }
+    }
+    assert!(source.sample(&namespace, 5, &[filter(r#"{"$where": "true"}"#)]).await.is_err());
+}
+
 /// A document that does not match counts as missing.
 pub async fn existing_documents_match_the_filter(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await.source;
