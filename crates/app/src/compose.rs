@@ -22,6 +22,7 @@ use tidewheel_ops::verify::VerifyPorts;
 use tidewheel_ops::wait::{WaitPorts, Waiter};
 use tidewheel_pipeline::audit::AuditPorts;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource, id_readings};
+use tidewheel_stores::qdrant::QdrantCollections;
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::OnceCell;
 
@@ -115,8 +116,8 @@ pub(crate) fn looker(settings: &Settings) -> Looker {
 
 /// Semantic search. Connects on first use.
 pub(crate) fn search(settings: &Settings) -> Result<SearchPorts, Failure> {
-    let embedder = connect::embedder(settings, None)?;
-    Ok(SearchPorts { embedder, index: Arc::new(connect::index(settings)?) })
+    let collections = Arc::new(QdrantCollections::from(&connect::index(settings)?));
+    Ok(SearchPorts { targets: embedding_targets(settings, &connect::redis(settings)?)?, collections })
 }
 
 /// The source, to plan a comparison of it with the index, and the ports of that comparison. Repairs only with `repair`.

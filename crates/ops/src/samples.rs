@@ -67,14 +67,18 @@ pub(crate) struct Servers {
     pub(crate) streams: FakeStreams,
     pub(crate) collections: FakeCollections,
     pub(crate) embedders: FakeEmbedders,
+    /// The embedder of local settings, and of every [`declaration`].
+    pub(crate) embedder: FakeEmbedder,
 }
 
 impl Servers {
     pub(crate) fn new() -> Self {
+        let embedder = FakeEmbedder::new(DIMENSION);
         Self {
             streams: FakeStreams::new(),
             collections: FakeCollections::new(),
-            embedders: FakeEmbedders::new([FakeEmbedder::new(DIMENSION)]),
+            embedders: FakeEmbedders::new([embedder.clone()]),
+            embedder,
         }
     }
 
@@ -103,7 +107,7 @@ impl Servers {
         let local = LocalTarget {
             declaration: Arc::new(declaration("documents")),
             ports: TargetPorts {
-                embedder: Ok(Arc::new(FakeEmbedder::new(DIMENSION))),
+                embedder: Ok(Arc::new(self.embedder.clone())),
                 ..TargetPorts::new(Arc::new(self.collections.index("documents")), Arc::new(self.streams.tombstones()))
             },
         };

@@ -289,7 +289,7 @@ pub(super) async fn search(State(shared): Own, Body(request): Body<SearchRequest
     let found = async {
         // Any error of a search is a bad gateway.
         let filter = request.filter.as_ref().map(PointFilter::parse).transpose().map_err(Failure::from)?;
-        let found = search::find(&shared.search, &request.text, limit, filter.as_ref());
+        let found = search::find(&shared.search, None, &request.text, limit, filter.as_ref());
         found.await.map_err(Failure::from)
     };
     with_timeout(found).await

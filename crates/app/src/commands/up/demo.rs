@@ -46,7 +46,7 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
 
     let ports = compose::search(settings)?;
     let begun = Instant::now();
-    let found = tidewheel_ops::search::find(&ports, QUESTION, SHOWN, None).await?;
+    let found = tidewheel_ops::search::find(&ports, None, QUESTION, SHOWN, None).await?;
     step(3, &format!("searched for {}", styled(STRONG, format_args!("“{QUESTION}”"))), begun.elapsed());
     if found.is_empty() {
         return Err(Failure::new("the documents are in the index, but the search did not find them")
