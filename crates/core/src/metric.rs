@@ -1,7 +1,8 @@
 //! The list of all metrics of the services: name, kind, labels and meaning.
 //!
-//! Labels have few values, all known in advance: a service, a stream, a server, a class. Times are in seconds, sizes in
-//! bytes, counters end in `_total`. `docs/metrics.md` is generated from this list.
+//! Labels have few values: a service, a stream, a server, a class, or an index by its name; before a catalog is applied,
+//! that of its collection. Times are in seconds, sizes in bytes, counters end in `_total`. `docs/metrics.md` is generated
+//! from this list.
 
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +85,9 @@ metrics! {
         PRODUCER_SAVED = Gauge "tidewheel_producer_checkpoint_saved_timestamp_seconds" [] "Time of the producer's last saved checkpoint, in seconds since the Unix epoch";
         OPLOG_WINDOW = Gauge "tidewheel_oplog_window_seconds" [] "Seconds of history in MongoDB's oplog";
         OPLOG_TIME_TO_LOSS = Gauge "tidewheel_oplog_time_to_loss_seconds" [] "Seconds until the oplog no longer covers the saved checkpoint, if the producer saves no newer one";
-        SNAPSHOT_RUNNING = Gauge "tidewheel_snapshot_running" [] "1 while a snapshot is read or compared";
-        SNAPSHOT_ROWS = Gauge "tidewheel_snapshot_rows" [] "Documents read by the snapshot";
-        SNAPSHOT_EXPECTED = Gauge "tidewheel_snapshot_expected_rows" [] "Estimated number of documents to be read by the snapshot";
+        SNAPSHOT_RUNNING = Gauge "tidewheel_snapshot_running" ["index"] "1 while a snapshot of the index is read or compared";
+        SNAPSHOT_ROWS = Gauge "tidewheel_snapshot_rows" ["index"] "Documents read by the snapshot";
+        SNAPSHOT_EXPECTED = Gauge "tidewheel_snapshot_expected_rows" ["index"] "Estimated number of documents to be read by the snapshot";
         STREAM_ENTRIES = Gauge "tidewheel_stream_entries" ["stream"] "Entries in the stream, including acknowledged entries retained for replay";
         STREAM_APPENDED = Counter "tidewheel_stream_appended_entries_total" ["stream"] "Entries appended to the stream since its creation";
         STREAM_LAG = Gauge "tidewheel_stream_lag_entries" ["stream"] "Entries not yet delivered to the group; NaN if Redis cannot report it";
@@ -96,8 +97,8 @@ metrics! {
         STREAM_CONSUMERS = Gauge "tidewheel_stream_consumers" ["stream"] "Consumers of the group that requested entries within the last minute";
     }
     Embedding {
-        PROCESSOR_TEXTS = Counter "tidewheel_processor_texts_total" ["origin"] "Texts by origin of their vector: `embedder`, `index` (reused from the collection) or `batch` (another chunk of the batch had the same text)";
-        PROCESSOR_TOKENS_SAVED = Counter "tidewheel_processor_tokens_saved_total" ["origin"] "Tokens of texts that were not embedded, by origin of their vector";
+        PROCESSOR_TEXTS = Counter "tidewheel_processor_texts_total" ["index", "origin"] "Texts by origin of their vector: `embedder`, `index` (reused from the collection) or `batch` (another chunk of the batch had the same text)";
+        PROCESSOR_TOKENS_SAVED = Counter "tidewheel_processor_tokens_saved_total" ["index", "origin"] "Tokens of texts that were not embedded, by origin of their vector";
         PROCESSOR_SUPERSEDED = Counter "tidewheel_processor_superseded_changes_total" [] "Changes not embedded because the batch contained a newer change of the same document";
         EMBEDDER_REQUESTS = Counter "tidewheel_embedder_requests_total" ["class"] "Requests answered, by status class";
         EMBEDDER_TEXTS = Counter "tidewheel_embedder_texts_total" ["model"] "Texts embedded, by model; the default model has no label";
@@ -112,9 +113,13 @@ metrics! {
         EMBEDDER_TILE_FILL = Histogram "tidewheel_embedder_tile_fill_ratio" [] "Share of a tile's capacity filled with tokens";
     }
     Index {
-        SEARCHABLE = Histogram "tidewheel_commit_to_searchable_seconds" [] "Time from a change's commit in MongoDB until Qdrant confirmed it to the upserter. Excludes documents read by a snapshot";
+        SEARCHABLE = Histogram "tidewheel_commit_to_searchable_seconds" ["index"] "Time from a change's commit in MongoDB until Qdrant confirmed it to the upserter. Excludes documents read by a snapshot";
         BATCH_ENTRIES = Histogram "tidewheel_batch_entries" ["service"] "Entries in a batch of a processor or upserter";
         BATCH_SECONDS = Histogram "tidewheel_batch_seconds" ["service"] "Duration of a batch, including all waits";
+        INDEX_INFO = Gauge "tidewheel_index_info" ["index", "generation", "state", "collection"] "1 for the state and the collection of each generation of an index; 0 for an earlier state";
+        INDEX_POINTS = Gauge "tidewheel_index_points" ["index"] "Points in the collection that searches of the index read; an estimate";
+        GENERATION_ROWS = Gauge "tidewheel_generation_rows" ["index"] "Documents read by the snapshot that fills a new generation of the index; NaN if none is being filled";
+        GENERATION_EXPECTED = Gauge "tidewheel_generation_expected_rows" ["index"] "Estimated number of documents to be read by that snapshot";
         ENTRIES_TAKEN = Counter "tidewheel_entries_taken_total" ["service"] "Entries delivered to a processor or upserter for the first time";
         ENTRIES_FINISHED = Counter "tidewheel_entries_finished_total" ["service"] "Entries finished by a processor or upserter: acknowledged or parked";
         BATCHES_IN_FLIGHT = Gauge "tidewheel_batches_in_flight" ["service"] "Batches in progress in a processor or upserter";
@@ -123,20 +128,20 @@ metrics! {
         ERRORS = Counter "tidewheel_errors_total" ["service", "server", "cause"] "Failed calls, by server (`mongodb`, `redis`, `embedder`, `qdrant`, `other`) and the cause (`unreachable`, `timeout`, `busy`, `full`, `refused`, `too_long`, `denied`, `not_finite`, `zero`, `newer`, `other`)";
         RETRIES = Counter "tidewheel_retries_total" ["service"] "Calls retried after a transient failure";
         REJECTED_VECTORS = Counter "tidewheel_rejected_vectors_total" ["reason"] "Rejected vectors: `not_finite`, `zero`, `dimension` (does not match the collection or the model) or `refused` by Qdrant";
-        ENTRIES_PARKED = Counter "tidewheel_entries_parked_total" ["service"] "Entries moved to the dead-letter queue";
+        ENTRIES_PARKED = Counter "tidewheel_entries_parked_total" ["service", "index"] "Entries moved to the dead-letter queue";
         ENTRIES_CLAIMED = Counter "tidewheel_entries_claimed_total" ["service"] "Entries claimed from an unresponsive consumer";
         ENTRIES_LOST = Counter "tidewheel_entries_lost_total" ["service"] "Unacknowledged entries removed from the stream by another client; the producer repairs the loss";
         ENTRIES_RETIRED = Counter "tidewheel_entries_retired_total" ["index"] "Entries of an index, or of one of its generations, that is no longer kept up: acknowledged without effect";
         TARGETS_SKIPPED = Counter "tidewheel_targets_skipped_total" ["index"] "Entries left out for a generation that is not whole yet, because its model or collection is unavailable; it is filled again";
         DEAD_LETTERS = Gauge "tidewheel_dead_letters_entries" ["stream"] "Entries in the dead-letter queue";
-        DRIFT = Gauge "tidewheel_drift_documents" ["kind"] "Documents that differed between MongoDB and the index in the last audit: `missing`, `stale`, `extra`, `surplus`";
-        AUDITED = Gauge "tidewheel_audit_timestamp_seconds" [] "Time of the last complete audit of the index against MongoDB, in seconds since the Unix epoch";
+        DRIFT = Gauge "tidewheel_drift_documents" ["index", "kind"] "Documents that differed between MongoDB and the index in the last audit: `missing`, `stale`, `extra`, `surplus`";
+        AUDITED = Gauge "tidewheel_audit_timestamp_seconds" ["index"] "Time of the last complete audit of the index against MongoDB, in seconds since the Unix epoch";
         PRODUCER_RESTARTS = Counter "tidewheel_producer_restarts_total" ["why"] "Restarts of the producer loop: `conflict` (another client saved a checkpoint), `failed` (a server failed) or `repair` (data was lost)";
     }
     Health {
         READY = Gauge "tidewheel_ready" ["service"] "1 if the service is ready and makes progress, else 0";
         PROGRESS = Gauge "tidewheel_last_progress_timestamp_seconds" ["service"] "Time of the service's last progress, in seconds since the Unix epoch";
-        PROBLEM = Gauge "tidewheel_problem" ["code"] "1 while `tidewheel status` reports this problem, else 0";
+        PROBLEM = Gauge "tidewheel_problem" ["code", "index"] "1 while `tidewheel status` reports this problem, else 0; without an index for problems of the whole installation";
         REDIS_MEMORY = Gauge "tidewheel_redis_memory_bytes" [] "Memory used by Redis";
         REDIS_MEMORY_LIMIT = Gauge "tidewheel_redis_memory_limit_bytes" [] "Memory limit of Redis; 0 if unlimited";
         SPANS_DROPPED = Counter "tidewheel_spans_dropped_total" [] "Trace spans dropped because the queue was full or the collector did not accept them; only with tracing enabled";

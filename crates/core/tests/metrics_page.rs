@@ -21,8 +21,9 @@ fn page() -> String {
 <!-- Generated from crates/core/src/metric.rs: UPDATE=1 cargo test -p tidewheel-core --test metrics_page -->
 
 Every process serves the Prometheus text format at `/metrics` on its operations port (`http.listen`, 9090 under `run`), the embedder
-on its own port as well. Each process exports its own measurements; metrics of streams, Redis and the oplog are the same
-on every process, so aggregate them with `max`. Labels have few values. An unknown value is `NaN`, not 0.
+on its own port as well. Each process exports its own measurements; metrics of streams, Redis, the oplog, problems and
+`tidewheel_index_*` are the same on every process, so aggregate them with `max`. Labels have few values. The label `index` is the
+name of an index; in the short form, that of its collection (`qdrant.collection`). An unknown value is `NaN`, not 0.
 
 Alerts: `deploy/prometheus/alerts.yml`. Dashboard: `deploy/grafana/tidewheel.json`.
 "
