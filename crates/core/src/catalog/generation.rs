@@ -22,6 +22,9 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// The layout of stored keys that an applied catalog requires: targets have keys of their own.
+    pub const LAYOUT: u32 = 2;
+
     /// The catalog of the short form: one plain index, whose collection has its name.
     pub fn short_form(declaration: Arc<Declaration>) -> Self {
         let name = declaration.name.clone();

@@ -46,6 +46,9 @@ pub struct ApplyOptions {
     pub accept_missing: Option<u64>,
     /// Give up all kept generations.
     pub drop_kept: bool,
+    /// Save the short form as the first catalog even if nothing differs: declarations replace the settings that it was
+    /// made from.
+    pub adopt: bool,
     /// What the declared embedder of each index reports now, as far as it is known.
     pub reported: BTreeMap<IndexName, EmbedderIdentity>,
     /// The existing collections.
@@ -66,9 +69,14 @@ pub struct Submitted {
 }
 
 impl Submitted {
-    /// Whether there is something to do.
+    /// Whether there is something to do for an index.
     pub fn has_work(&self) -> bool {
         self.actions.iter().any(|action| action.action != Action::None)
+    }
+
+    /// Whether there is a catalog to save.
+    pub fn is_new(&self) -> bool {
+        self.catalog.revision != self.expected
     }
 
     /// The indexes to save, given the catalog that it was made from; `None` removes one. Nothing of the short form is
@@ -165,7 +173,10 @@ pub fn submit(current: &Catalog, declared: &[Declaration], choice: &Choice, now_
         },
     };
     let has_work = actions.iter().any(|action| action.action != Action::None);
-    if has_work && refused.is_empty() {
+    let adopts = matches!(choice, Choice::Declared(options) if options.adopt)
+        && current.is_short_form()
+        && !current.indexes.is_empty();
+    if (has_work || adopts) && refused.is_empty() {
         catalog.revision = next;
     } else {
         catalog = current.clone();

@@ -1,5 +1,6 @@
 //! The layout of the keys, which decides whether this release can use them.
 
+use tidewheel_core::catalog::Catalog;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::ports::PortResult;
 
@@ -13,7 +14,7 @@ pub const LAYOUT: u32 = TARGET_LAYOUT;
 pub const INITIAL_LAYOUT: u32 = 1;
 
 /// The layout in which targets have [keys of their own](super::keys::TargetKeys): that of an installation with a catalog.
-pub const TARGET_LAYOUT: u32 = 2;
+pub const TARGET_LAYOUT: u32 = Catalog::LAYOUT;
 
 /// Checks the layout found in `place`.
 ///

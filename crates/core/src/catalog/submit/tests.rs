@@ -280,6 +280,23 @@ fn comparison_with_differences_is_accepted_or_made_again() {
 }
 
 #[test]
+fn short_form_is_saved_as_it_is_only_if_declarations_replace_it() {
+    let declared = [variant(NAMES[0], 0)];
+    let kept = submitted(&short_form(), &declared);
+    assert!(!kept.has_work() && !kept.is_new(), "{kept:?}");
+    let adopt = || ApplyOptions { adopt: true, ..ApplyOptions::default() };
+    let adopted = submitted_with(&short_form(), &declared, adopt());
+    assert!(!adopted.has_work() && adopted.is_new(), "{adopted:?}");
+    assert_eq!((adopted.catalog.revision, adopted.changes(&short_form()).len()), (NOW, 1));
+    let (_, generation) = adopted.catalog.indexes[&name(NAMES[0])].serving_generation().unwrap();
+    assert!(generation.is_filled() && generation.state == State::Serving);
+    for current in [Catalog::default(), serving()] {
+        let declared: Vec<_> = current.indexes.keys().map(|index| variant(index.as_str(), 0)).collect();
+        assert!(!submitted_with(&current, &declared, adopt()).is_new());
+    }
+}
+
+#[test]
 fn ambiguous_names_are_refused() {
     let twice = submitted(&serving(), &[variant("tickets", 0), variant("tickets", 2)]);
     assert!(reason(&twice).contains("index \"tickets\" is declared twice"));
