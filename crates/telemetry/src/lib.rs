@@ -9,6 +9,7 @@
 //! Metric names and their meanings are in [`tidewheel_core::metric`], because the pipeline and the embedder use them too; the
 //! format of reports is in [`tidewheel_core::report`], because operators' tools read them.
 
+mod buckets;
 pub mod escape;
 pub mod logging;
 pub mod recorder;

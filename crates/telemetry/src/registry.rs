@@ -3,14 +3,18 @@
 //! The crates report through the `metrics` facade alone. This recorder passes everything on to Prometheus, and also updates
 //! its own atomics for the few metrics of a report.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::metric;
-use tidewheel_core::report::DriftReport;
+use tidewheel_core::report::{AuditReport, DriftReport};
+
+use crate::buckets::Buckets;
 
 /// A gauge that was never set.
 const UNSET: u64 = f64::NAN.to_bits();
@@ -21,13 +25,60 @@ pub(crate) struct Registry {
     upserter_progress: Arc<AtomicU64>,
     checkpoint_saved: Arc<AtomicU64>,
     snapshot_expected: Arc<AtomicU64>,
-    audited: Arc<AtomicU64>,
-    /// Missing, stale, extra, surplus.
-    drift: [Arc<AtomicU64>; 4],
+    audits: ByIndex<Audit>,
     queued_tokens: Arc<AtomicU64>,
     tokens_saved: Arc<AtomicU64>,
     embedded_tokens: Arc<AtomicU64>,
-    latency: Arc<Buckets>,
+    latencies: ByIndex<Buckets>,
+}
+
+/// The values of one index.
+struct Audit {
+    audited: Arc<AtomicU64>,
+    /// Missing, stale, extra, surplus.
+    drift: [Arc<AtomicU64>; 4],
+}
+
+impl Audit {
+    fn new() -> Self {
+        let unset = || Arc::new(AtomicU64::new(UNSET));
+        Self { audited: unset(), drift: [unset(), unset(), unset(), unset()] }
+    }
+
+    /// What the audit found; `None` before it, and on standby.
+    fn drift(&self) -> Option<DriftReport> {
+        let [missing, stale, extra, surplus] =
+            self.drift.each_ref().map(|count| known(count).map(|count| count as u64));
+        Some(DriftReport { missing: missing?, stale: stale?, extra: extra?, surplus: surplus? })
+    }
+}
+
+/// Values by the label `index`; by the empty name, those of series without it.
+struct ByIndex<V>(Mutex<BTreeMap<String, Arc<V>>>);
+
+impl<V> ByIndex<V> {
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    /// The value of this series, which `new` creates.
+    fn of(&self, key: &Key, new: impl FnOnce() -> V) -> Arc<V> {
+        let index = label(key, "index").unwrap_or_default();
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = values.get(index) {
+            return value.clone();
+        }
+        values.entry(index.to_owned()).or_insert_with(|| Arc::new(new())).clone()
+    }
+
+    fn all(&self) -> Vec<(String, Arc<V>)> {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.iter().map(|(index, value)| (index.clone(), value.clone())).collect()
+    }
+}
+
+fn label<'a>(key: &'a Key, name: &str) -> Option<&'a str> {
+    key.labels().find(|label| label.key() == name).map(metrics::Label::value)
 }
 
 impl Registry {
@@ -39,12 +90,11 @@ impl Registry {
             upserter_progress: zero(),
             checkpoint_saved: unset(),
             snapshot_expected: unset(),
-            audited: unset(),
-            drift: [unset(), unset(), unset(), unset()],
+            audits: ByIndex::new(),
             queued_tokens: zero(),
             tokens_saved: zero(),
             embedded_tokens: zero(),
-            latency: Arc::new(Buckets::new(metric::buckets(metric::SEARCHABLE))),
+            latencies: ByIndex::new(),
         }
     }
 
@@ -66,15 +116,30 @@ impl Registry {
         known(&self.snapshot_expected).map(|rows| rows as u64)
     }
 
+    /// The end of the last audit of any index.
     pub(crate) fn audited(&self) -> Option<f64> {
-        known(&self.audited)
+        self.audits.all().iter().filter_map(|(_, audit)| known(&audit.audited)).max_by(f64::total_cmp)
     }
 
-    /// What the last audit found; `None` before it, and on standby.
+    /// What the last audits of all indexes found; `None` before the first, and on standby.
     pub(crate) fn drift(&self) -> Option<DriftReport> {
-        let [missing, stale, extra, surplus] =
-            self.drift.each_ref().map(|count| known(count).map(|count| count as u64));
-        Some(DriftReport { missing: missing?, stale: stale?, extra: extra?, surplus: surplus? })
+        let drifts = self.audits.all();
+        drifts.iter().filter_map(|(_, audit)| audit.drift()).reduce(|sum, one| DriftReport {
+            missing: sum.missing + one.missing,
+            stale: sum.stale + one.stale,
+            extra: sum.extra + one.extra,
+            surplus: sum.surplus + one.surplus,
+        })
+    }
+
+    /// The last audit of each index.
+    pub(crate) fn audits(&self) -> BTreeMap<IndexName, AuditReport> {
+        let all = self.audits.all().into_iter().filter(|(index, _)| !index.is_empty());
+        all.filter_map(|(index, audit)| {
+            let report = AuditReport { audited_at: known(&audit.audited), drift: audit.drift() };
+            (report != AuditReport::default()).then(|| (IndexName::of_collection(&index), report))
+        })
+        .collect()
     }
 
     pub(crate) fn queued_tokens(&self) -> u64 {
@@ -89,8 +154,9 @@ impl Registry {
         self.embedded_tokens.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn latency(&self) -> &Buckets {
-        &self.latency
+    /// The latency of each index, by name; by the empty name, that of series without an index.
+    pub(crate) fn latencies(&self) -> Vec<(String, Arc<Buckets>)> {
+        self.latencies.all()
     }
 
     /// Returns the counter of a report that this metric counts.
@@ -102,29 +168,33 @@ impl Registry {
         }
     }
 
-    fn gauge(&self, key: &Key) -> Option<&Arc<AtomicU64>> {
-        let label = |name: &str| key.labels().find(|label| label.key() == name).map(metrics::Label::value);
-        match key.name() {
-            metric::PROGRESS => match label("service")? {
-                "processor" => Some(&self.processor_progress),
-                "upserter" => Some(&self.upserter_progress),
-                _ => None,
+    /// Returns the gauge of a report that this metric sets.
+    fn gauge(&self, key: &Key) -> Option<Arc<AtomicU64>> {
+        let gauge = match key.name() {
+            metric::PROGRESS => match label(key, "service")? {
+                "processor" => &self.processor_progress,
+                "upserter" => &self.upserter_progress,
+                _ => return None,
             },
-            metric::PRODUCER_SAVED => Some(&self.checkpoint_saved),
-            metric::SNAPSHOT_EXPECTED => Some(&self.snapshot_expected),
-            metric::AUDITED => Some(&self.audited),
+            metric::PRODUCER_SAVED => &self.checkpoint_saved,
+            // One snapshot runs at a time, so that the last value belongs to it, whatever its index.
+            metric::SNAPSHOT_EXPECTED => &self.snapshot_expected,
+            metric::AUDITED => return Some(self.audits.of(key, Audit::new).audited.clone()),
             metric::DRIFT => {
-                let kind = label("kind")?;
-                let kinds = ["missing", "stale", "extra", "surplus"];
-                kinds.iter().position(|known| *known == kind).map(|at| &self.drift[at])
+                let kind = label(key, "kind")?;
+                let at = ["missing", "stale", "extra", "surplus"].iter().position(|known| *known == kind)?;
+                return Some(self.audits.of(key, Audit::new).drift[at].clone());
             }
-            metric::EMBEDDER_QUEUE_TOKENS => Some(&self.queued_tokens),
-            _ => None,
-        }
+            metric::EMBEDDER_QUEUE_TOKENS => &self.queued_tokens,
+            _ => return None,
+        };
+        Some(gauge.clone())
     }
 
-    fn histogram(&self, key: &Key) -> Option<&Arc<Buckets>> {
-        (key.name() == metric::SEARCHABLE).then_some(&self.latency)
+    /// Returns the histogram of a report that this metric records to.
+    fn histogram(&self, key: &Key) -> Option<Arc<Buckets>> {
+        let new = || Buckets::new(metric::buckets(metric::SEARCHABLE));
+        (key.name() == metric::SEARCHABLE).then(|| self.latencies.of(key, new))
     }
 }
 
@@ -135,42 +205,6 @@ fn number(gauge: &AtomicU64) -> f64 {
 /// Returns the gauge's value, unless it is unset or NaN.
 fn known(gauge: &AtomicU64) -> Option<f64> {
     Some(number(gauge)).filter(|number| number.is_finite())
-}
-
-/// A histogram with fixed bounds.
-pub(crate) struct Buckets {
-    bounds: &'static [f64],
-    /// By bucket, the last one without a bound.
-    counts: Box<[AtomicU64]>,
-}
-
-impl Buckets {
-    fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    pub(crate) fn bounds(&self) -> &'static [f64] {
-        self.bounds
-    }
-
-    /// Returns the values counted up to each bound, and the number of all.
-    pub(crate) fn totals(&self) -> (Vec<u64>, u64) {
-        let mut total = 0;
-        let mut totals: Vec<u64> = Vec::with_capacity(self.counts.len());
-        for count in &self.counts {
-            total += count.load(Ordering::Relaxed);
-            totals.push(total);
-        }
-        totals.pop();
-        (totals, total)
-    }
-}
-
-impl HistogramFn for Buckets {
-    fn record(&self, value: f64) {
-        let at = self.bounds.partition_point(|bound| *bound < value);
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Passes everything on to the inner recorder, and updates a [`Registry`].
@@ -203,7 +237,7 @@ impl<R: Recorder> Recorder for Recording<R> {
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
         let inner = self.inner.register_gauge(key, metadata);
         match self.registry.gauge(key) {
-            Some(own) => Gauge::from_arc(Arc::new(Both(inner, own.clone()))),
+            Some(own) => Gauge::from_arc(Arc::new(Both(inner, own))),
             None => inner,
         }
     }
@@ -211,7 +245,7 @@ impl<R: Recorder> Recorder for Recording<R> {
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
         let inner = self.inner.register_histogram(key, metadata);
         match self.registry.histogram(key) {
-            Some(own) => Histogram::from_arc(Arc::new(Both(inner, own.clone()))),
+            Some(own) => Histogram::from_arc(Arc::new(Both(inner, own))),
             None => inner,
         }
     }
@@ -303,6 +337,33 @@ mod tests {
     }
 
     #[test]
+    fn audits_are_kept_by_index_and_in_total() {
+        let registry = Arc::new(Registry::new());
+        let recording = Recording { inner: PrometheusBuilder::new().build_recorder(), registry: registry.clone() };
+        let audited = |index: &'static str, at: f64, counts: [f64; 4]| {
+            with_local_recorder(&recording, || {
+                gauge!(metric::AUDITED, "index" => index).set(at);
+                for (kind, count) in ["missing", "stale", "extra", "surplus"].into_iter().zip(counts) {
+                    gauge!(metric::DRIFT, "index" => index, "kind" => kind).set(count);
+                }
+            });
+        };
+        audited("tickets", 7.0, [1.0, 0.0, 0.0, 2.0]);
+        audited("articles", 9.0, [1.0, 3.0, 0.0, 0.0]);
+        assert_eq!(registry.audited(), Some(9.0));
+        assert_eq!(registry.drift(), Some(DriftReport { missing: 2, stale: 3, extra: 0, surplus: 2 }));
+        audited("articles", f64::NAN, [f64::NAN; 4]);
+        let found = DriftReport { missing: 1, stale: 0, extra: 0, surplus: 2 };
+        let audits = registry.audits();
+        assert_eq!(audits.len(), 1, "an index without values is left out");
+        assert_eq!(
+            audits.get(&IndexName::of_collection("tickets")),
+            Some(&AuditReport { audited_at: Some(7.0), drift: Some(found.clone()) })
+        );
+        assert_eq!(registry.drift(), Some(found));
+    }
+
+    #[test]
     fn histogram_counts_by_inclusive_upper_bound() {
         let registry = Arc::new(Registry::new());
         let recording = Recording { inner: PrometheusBuilder::new().build_recorder(), registry: registry.clone() };
@@ -310,8 +371,9 @@ mod tests {
             let latency = histogram!(metric::SEARCHABLE);
             [0.001, 0.005, 0.006, 1e6].iter().for_each(|seconds| latency.record(*seconds));
         });
-        let (totals, all) = registry.latency().totals();
-        assert_eq!(registry.latency().bounds()[..2], [0.005, 0.01]);
+        let (_, latency) = registry.latencies().remove(0);
+        let (totals, all) = latency.totals();
+        assert_eq!(latency.bounds()[..2], [0.005, 0.01]);
         assert_eq!((&totals[..2], totals.last(), all), (&[2, 3][..], Some(&3), 4));
     }
 }

@@ -1,14 +1,16 @@
 //! Makes the report of this process.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::report::{
     Bucket, EmbedderReport, FORMAT, Figures, LatencyReport, ProcessReport, ProcessorReport, ProducerReport,
-    ServiceReport, UpserterReport,
+    ServiceReport, SettingsReport, UpserterReport,
 };
 
+use crate::buckets::Buckets;
 use crate::registry::Registry;
 
 /// Window of the latency.
@@ -18,22 +20,35 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct Reporter {
     registry: Arc<Registry>,
     begun: Instant,
-    /// The latency histogram at earlier reports.
-    past: VecDeque<(Instant, Totals)>,
+    settings: Option<SettingsReport>,
+    /// By index, as in [`Registry::latencies`].
+    windows: BTreeMap<String, Window>,
 }
+
+/// The latency histogram of an index at earlier reports.
+#[derive(Default)]
+struct Window(VecDeque<(Instant, Totals)>);
 
 /// Counts up to each bound of a histogram, and of all values.
 type Totals = (Vec<u64>, u64);
 
 impl Reporter {
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, begun: Instant::now(), past: VecDeque::new() }
+        Self { registry, begun: Instant::now(), settings: None, windows: BTreeMap::new() }
+    }
+
+    /// Adds what the settings declare to every report.
+    #[must_use]
+    pub fn declaring(mut self, settings: SettingsReport) -> Self {
+        self.settings = Some(settings);
+        self
     }
 
     /// Makes the report of these services, which can use stored keys up to this layout.
     pub fn report(&mut self, layout: u32, operations: Option<&str>, services: Vec<ServiceReport>) -> ProcessReport {
         let runs = |service: &str| services.iter().any(|report| report.service == service);
-        let latency = self.latency(Instant::now());
+        let latencies = self.latencies(Instant::now());
+        let latency = merged(latencies.values());
         let registry = &self.registry;
         let figures = Figures {
             producer: runs("producer").then(|| ProducerReport {
@@ -41,16 +56,22 @@ impl Reporter {
                 snapshot_expected: registry.snapshot_expected(),
                 audited_at: registry.audited(),
                 drift: registry.drift(),
+                audits: registry.audits(),
             }),
             processor: runs("processor").then(|| ProcessorReport {
                 progressed_at: registry.processor_progress(),
                 tokens_saved: registry.tokens_saved(),
             }),
-            upserter: runs("upserter").then(|| UpserterReport { progressed_at: registry.upserter_progress(), latency }),
+            upserter: runs("upserter").then(|| UpserterReport {
+                progressed_at: registry.upserter_progress(),
+                latency,
+                latencies: by_index(latencies),
+            }),
             embedder: runs("embedder").then(|| EmbedderReport {
                 tokens: registry.embedded_tokens(),
                 queued_tokens: registry.queued_tokens(),
             }),
+            settings: self.settings.clone(),
         };
         ProcessReport {
             format: FORMAT,
@@ -63,15 +84,26 @@ impl Reporter {
         }
     }
 
-    /// Returns the latency of changes since a report a minute ago, or since the start.
-    fn latency(&mut self, now: Instant) -> LatencyReport {
-        while self.past.len() > 1 && self.past.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MINUTE) {
-            self.past.pop_front();
+    /// Returns the latency of the changes of each index since a report a minute ago, or since the start.
+    fn latencies(&mut self, now: Instant) -> BTreeMap<String, LatencyReport> {
+        let mut latencies = BTreeMap::new();
+        for (index, histogram) in self.registry.latencies() {
+            let latency = self.windows.entry(index.clone()).or_default().latency(now, &histogram);
+            latencies.insert(index, latency);
         }
-        let histogram = self.registry.latency();
+        latencies
+    }
+}
+
+impl Window {
+    fn latency(&mut self, now: Instant, histogram: &Buckets) -> LatencyReport {
+        let past = &mut self.0;
+        while past.len() > 1 && past.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MINUTE) {
+            past.pop_front();
+        }
         let (totals, all) = histogram.totals();
         let none = (vec![0; totals.len()], 0);
-        let (before, all_before) = self.past.front().map_or(&none, |(_, totals)| totals);
+        let (before, all_before) = past.front().map_or(&none, |(_, totals)| totals);
         let changes = all.saturating_sub(*all_before);
         let buckets = histogram.bounds().iter().zip(totals.iter().zip(before));
         let latency = LatencyReport {
@@ -81,9 +113,31 @@ impl Reporter {
                 .filter(|_| changes > 0)
                 .collect(),
         };
-        self.past.push_back((now, (totals, all)));
+        past.push_back((now, (totals, all)));
         latency
     }
+}
+
+/// The latency of all indexes. Their histograms have the same bounds.
+fn merged<'a>(latencies: impl Iterator<Item = &'a LatencyReport>) -> LatencyReport {
+    let mut merged = LatencyReport::default();
+    for latency in latencies.filter(|latency| latency.changes > 0) {
+        merged.changes += latency.changes;
+        if merged.buckets.is_empty() {
+            merged.buckets.clone_from(&latency.buckets);
+            continue;
+        }
+        for (sum, bucket) in merged.buckets.iter_mut().zip(&latency.buckets) {
+            sum.changes += bucket.changes;
+        }
+    }
+    merged
+}
+
+/// The latency of each index with changes.
+fn by_index(latencies: BTreeMap<String, LatencyReport>) -> BTreeMap<IndexName, LatencyReport> {
+    let known = latencies.into_iter().filter(|(index, latency)| !index.is_empty() && latency.changes > 0);
+    known.map(|(index, latency)| (IndexName::of_collection(&index), latency)).collect()
 }
 
 #[cfg(test)]
@@ -123,7 +177,7 @@ mod tests {
             with_local_recorder(&recording, || {
                 latencies.iter().for_each(|latency| histogram!(metric::SEARCHABLE).record(*latency));
             });
-            reporter.latency(begin + Duration::from_secs(seconds))
+            merged(reporter.latencies(begin + Duration::from_secs(seconds)).values())
         };
         assert_eq!(at(0, &[]), LatencyReport::default());
         let first = at(30, &[0.004, 0.3]);
@@ -132,5 +186,28 @@ mod tests {
         assert_eq!(at(60, &[2.0]).changes, 3);
         assert_eq!(at(90, &[]).changes, 1);
         assert_eq!(at(120, &[]), LatencyReport::default());
+    }
+
+    #[test]
+    fn latency_is_reported_by_index_and_in_total() {
+        let (recording, reporter) = recording();
+        let settings = SettingsReport { embeddings: ["default".into()].into(), ..SettingsReport::default() };
+        let mut reporter = reporter.declaring(settings.clone());
+        with_local_recorder(&recording, || {
+            for (index, seconds) in [("tickets", 0.004), ("tickets", 2.0), ("articles", 0.3)] {
+                histogram!(metric::SEARCHABLE, "index" => index).record(seconds);
+            }
+            // Registered, without a change.
+            let _ = histogram!(metric::SEARCHABLE, "index" => "users");
+        });
+        let upserter = ServiceReport { service: "upserter".into(), ready: true, reasons: Vec::new() };
+        let figures = reporter.report(2, None, vec![upserter]).figures.unwrap();
+        assert_eq!(figures.settings, Some(settings));
+        let UpserterReport { latency, latencies, .. } = figures.upserter.unwrap();
+        let changes: Vec<_> = latencies.iter().map(|(index, latency)| (index.as_str(), latency.changes)).collect();
+        assert_eq!(changes, [("articles", 1), ("tickets", 2)]);
+        assert_eq!(latency.changes, 3);
+        assert_eq!(latency.buckets[0], Bucket { le: 0.005, changes: 1 });
+        assert_eq!(latency.buckets.last(), Some(&Bucket { le: 3600.0, changes: 3 }));
     }
 }
