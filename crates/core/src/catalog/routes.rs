@@ -157,6 +157,33 @@ impl Routes {
         })
     }
 
+    /// The targets of the current state of a document that is read on behalf of these targets: those that it belongs to,
+    /// and the others, from which it is removed. `None` is the state of a document that does not exist. Returns `None` if
+    /// changes are routed to none of the targets.
+    ///
+    /// Without [`Routed::keeps_document`], the change is a deletion.
+    pub fn current(
+        &self,
+        namespace: &Namespace,
+        row: Option<&SourceRow>,
+        among: impl Fn(&TargetId) -> bool,
+    ) -> Option<Routed> {
+        let belongs = |target: &RoutedTarget, row: &SourceRow| {
+            target.selector.covers(namespace) && target.verdict(&row.verdicts) != Some(false)
+        };
+        let wanted = self.targets.iter().filter(|target| among(&target.id));
+        let (holding, others): (Vec<_>, Vec<_>) =
+            wanted.partition(|target| row.is_some_and(|row| belongs(target, row)));
+        let ids = |targets: Vec<&RoutedTarget>| targets.into_iter().map(|target| target.id.clone()).collect();
+        let keeps_document = !holding.is_empty();
+        let (targets, leaves): (Vec<_>, Vec<_>) = match keeps_document {
+            true => (ids(holding), ids(others)),
+            false => (ids(others), Vec::new()),
+        };
+        let stamp = Arc::new(Stamp { catalog: self.revision, targets, leaves });
+        (!stamp.targets.is_empty()).then_some(Routed { stamp, keeps_document })
+    }
+
     fn decide(&self, namespace: &Namespace, effect: impl Fn(&RoutedTarget) -> Effect) -> Option<Routed> {
         let covering = self.covering(namespace);
         let (mut targets, mut leaves) = (Vec::new(), Vec::new());

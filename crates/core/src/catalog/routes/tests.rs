@@ -114,6 +114,27 @@ fn rows_go_to_targets_in_scope_that_lack_them() {
 }
 
 #[test]
+fn document_that_is_read_again_leaves_the_targets_that_it_does_not_belong_to() {
+    let routes = routes(&sample());
+    let row = |verdict: Option<bool>| SourceRow {
+        verdicts: verdict.into_iter().collect(),
+        ..SourceRow::new("1", "1", Ok("{}".to_owned()))
+    };
+    let current = |collection: &str, row: Option<SourceRow>, among: &[&str]| {
+        let namespace = Namespace::new("shop", collection);
+        routed(routes.current(&namespace, row.as_ref(), |target| among.contains(&target.index.as_str())))
+    };
+    let both = ["all", "open"];
+    assert_eq!(current("tickets", Some(row(Some(true))), &both), expected(&["all", "open"], &[], true));
+    assert_eq!(current("tickets", Some(row(Some(false))), &both), expected(&["all"], &["open"], true));
+    assert_eq!(current("tickets", Some(row(Some(false))), &["open"]), expected(&["open"], &[], false));
+    assert_eq!(current("tickets", Some(row(None)), &["open"]), expected(&["open"], &[], true));
+    assert_eq!(current("tickets", None, &both), expected(&["all", "open"], &[], false));
+    assert_eq!(current("users", Some(row(Some(true))), &both), expected(&["all", "open"], &[], false));
+    assert_eq!(current("tickets", Some(row(Some(true))), &["elsewhere"]), None);
+}
+
+#[test]
 fn retiring_and_created_generations_receive_nothing() {
     for state in [State::Creating, State::Retiring] {
         let mut catalog = sample();
