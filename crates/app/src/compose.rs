@@ -6,13 +6,14 @@ mod targets;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewheel_core::catalog::{Catalog, Selector};
+use tidewheel_core::catalog::Selector;
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Covered, PortResult, SourceHistory, SourceInspector};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
+use tidewheel_ops::catalog::CatalogReader;
 use tidewheel_ops::dead_letters::{self, Acted, Action, LetterView, Pages, RetryPorts, SourceProvider};
 use tidewheel_ops::inspect::report::Inspection;
 use tidewheel_ops::inspect::{self, InspectPorts, Question};
@@ -139,11 +140,10 @@ pub(crate) async fn verify(
 /// The wait for read-your-writes consistency. Connects on first use.
 pub(crate) fn waiter(settings: &Settings) -> Result<Waiter, Failure> {
     let redis = Arc::new(connect::redis(settings)?);
-    let local = short_form(settings).map(|declaration| Catalog::short_form(Arc::new(declaration)));
+    let catalog = CatalogReader::new(redis.clone(), short_form(settings));
     Ok(Waiter::new(WaitPorts {
         registry: redis.clone(),
-        store: redis.clone(),
-        local: Arc::new(local.unwrap_or_default()),
+        catalog: Arc::new(catalog),
         journal: redis.clone(),
         stages: redis,
         source: Arc::new(LazySource::new(settings, "the cluster time lookup")),

@@ -12,8 +12,9 @@
 //! - [`dead_letters`]: lists, retries and deletes dead letters.
 //! - [`installation`]: shows and takes over the ownership of Redis and of the collection.
 //!
-//! [`selection`] decides which indexes a use case concerns.
+//! [`selection`] decides which indexes a use case concerns; [`catalog`] reads which there are.
 
+pub mod catalog;
 pub mod dead_letters;
 pub mod inspect;
 pub mod installation;

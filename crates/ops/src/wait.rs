@@ -7,8 +7,7 @@ use serde::Serialize;
 use tidewheel_core::catalog::{Catalog, Generation, IndexName, Rows};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{
-    CatalogStore, Checkpoint, Journal, PortResult, Registry, SnapshotState, SourceInspector, StageInspector,
-    StageStatus,
+    Checkpoint, Journal, PortResult, Registry, SnapshotState, SourceInspector, StageInspector, StageStatus,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
@@ -16,6 +15,7 @@ use tidewheel_pipeline::NO_PRODUCER;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::catalog::CatalogReader;
 use crate::{selection, times};
 
 /// Polling interval of the applied checkpoint, shared by all waiting callers.
@@ -56,10 +56,8 @@ pub enum Since {
 pub struct WaitPorts {
     /// The installation.
     pub registry: Arc<dyn Registry>,
-    /// The applied catalog.
-    pub store: Arc<dyn CatalogStore>,
-    /// The catalog before one is applied: that of the short form, or an empty one.
-    pub local: Arc<Catalog>,
+    /// The catalog.
+    pub catalog: Arc<CatalogReader>,
     /// The checkpoints.
     pub journal: Arc<dyn Journal>,
     /// The stages, to explain a timeout.
@@ -147,20 +145,9 @@ impl Waiter {
         // Fails if this release cannot use the keys: it could misread the checkpoint.
         self.ports.registry.installation().await?;
         let checkpoint = self.ports.journal.applied().await?;
-        let known = seen.as_ref().map_or_else(|| self.ports.local.clone(), |(_, last)| last.catalog.clone());
-        let last = Arc::new(Seen { checkpoint, catalog: self.catalog(known).await? });
+        let last = Arc::new(Seen { checkpoint, catalog: self.ports.catalog.read().await? });
         *seen = Some((Instant::now(), last.clone()));
         Ok(last)
-    }
-
-    /// The catalog, given the last one. One that vanished is lost, not withdrawn.
-    async fn catalog(&self, known: Arc<Catalog>) -> PortResult<Arc<Catalog>> {
-        let revision = self.ports.store.revision().await?;
-        if revision == 0 || revision == known.revision {
-            return Ok(known);
-        }
-        let (loaded, _) = self.ports.store.load().await?;
-        Ok(if loaded.is_short_form() { known } else { Arc::new(loaded) })
     }
 
     /// Explains a timeout.
@@ -276,8 +263,7 @@ mod tests {
     fn registered_waiter(registry: &FakeRegistry, streams: &FakeStreams, source: &FakeSource) -> Waiter {
         Waiter::new(WaitPorts {
             registry: Arc::new(registry.clone()),
-            store: Arc::new(streams.catalog()),
-            local: Arc::new(Catalog::short_form(Arc::new(declaration("documents")))),
+            catalog: Arc::new(CatalogReader::new(Arc::new(streams.catalog()), Some(declaration("documents")))),
             journal: Arc::new(streams.journal()),
             stages: Arc::new(streams.inspector()),
             source: Arc::new(source.clone()),
