@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::PortResult;
+use super::inspect::IndexInspector;
 use super::journal::AuditPosition;
 use super::ownership::Ownable;
 use crate::catalog::{CollectionSpec, PayloadIndex, TargetId, TargetRecord, VectorLayout};
@@ -262,9 +263,9 @@ pub trait Aliases: Send + Sync {
 }
 
 /// One collection, whether it exists or not.
-pub trait Collection: Index + KnownVectors + Searcher + Ownable + CollectionAdmin {}
+pub trait Collection: Index + KnownVectors + Searcher + Ownable + CollectionAdmin + IndexInspector {}
 
-impl<C: Index + KnownVectors + Searcher + Ownable + CollectionAdmin> Collection for C {}
+impl<C: Index + KnownVectors + Searcher + Ownable + CollectionAdmin + IndexInspector> Collection for C {}
 
 /// The names in the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
