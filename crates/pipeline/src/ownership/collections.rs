@@ -10,8 +10,8 @@ use tidewheel_core::filter::Filter;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::installation::{CollectionMark, Installation};
 use tidewheel_core::ports::{
-    Collection, CollectionAdmin, Collections, DocumentPoints, Fence, Hit, IndexReader, IndexWriter, IndexedPoint,
-    KnownVector, KnownVectors, Listed, Ownable, PortResult, Searcher, Stored, Written,
+    Collection, CollectionAdmin, Collections, DocumentPoints, Fence, Hit, IndexInspector, IndexReader, IndexState,
+    IndexWriter, IndexedPoint, KnownVector, KnownVectors, Listed, Ownable, PortResult, Searcher, Stored, Written,
 };
 use tidewheel_core::version::Version;
 use tokio::sync::Mutex;
@@ -171,6 +171,13 @@ impl Ownable for Owned {
 
     async fn set_mark(&self, installation: &Installation) -> PortResult<()> {
         self.inner.set_mark(installation).await
+    }
+}
+
+#[async_trait]
+impl IndexInspector for Owned {
+    async fn index_state(&self) -> PortResult<IndexState> {
+        self.inner.index_state().await
     }
 }
 
