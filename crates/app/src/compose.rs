@@ -6,11 +6,10 @@ mod targets;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewheel_core::catalog::Selector;
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Covered, PortResult, SourceHistory, SourceInspector};
+use tidewheel_core::ports::{PortResult, Source, SourceHistory, SourceInspector};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_ops::catalog::CatalogReader;
@@ -38,7 +37,6 @@ pub(crate) use self::targets::{embedding_targets, owned_targets, read_targets, s
 struct LazySource {
     /// The options, or why there are none.
     options: PortResult<MongoOptions>,
-    selector: Selector,
     source: OnceCell<MongoSource>,
 }
 
@@ -48,7 +46,7 @@ impl LazySource {
             Some(hint) => PortError::fatal(message).with_hint(hint),
             None => PortError::fatal(message),
         });
-        Self { options, selector: connect::selector(settings), source: OnceCell::new() }
+        Self { options, source: OnceCell::new() }
     }
 
     async fn connected(&self) -> PortResult<&MongoSource> {
@@ -73,8 +71,8 @@ impl SourceInspector for LazySource {
 
 #[async_trait]
 impl SourceProvider for LazySource {
-    async fn source(&self) -> PortResult<Covered> {
-        Ok(Covered::by(Arc::new(self.connected().await?.clone()), self.selector.clone()))
+    async fn source(&self) -> PortResult<Arc<dyn Source>> {
+        Ok(Arc::new(self.connected().await?.clone()))
     }
 }
 
@@ -183,10 +181,17 @@ pub(crate) async fn act_on_letters(
         PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
             .with_hint("set mongodb.database: the documents are read from it")
     });
-    let source = LazySource { options, selector: connect::selector(settings), source: OnceCell::new() };
+    let source = LazySource { options, source: OnceCell::new() };
+    let catalog = CatalogReader::new(Arc::new(redis.clone()), short_form(settings));
     let action = match action {
         LettersAction::Retry => Action::Retry {
-            ports: RetryPorts { registry: redis, letters: redis, journal: redis, stream_log: &stream_log },
+            ports: RetryPorts {
+                registry: redis,
+                catalog: &catalog,
+                letters: redis,
+                journal: redis,
+                stream_log: &stream_log,
+            },
             source: &source,
         },
         LettersAction::Drop => Action::Discard { registry: redis },

@@ -78,7 +78,7 @@ impl LettersFilterArgs {
 impl From<&LettersFilterArgs> for Filter {
     fn from(args: &LettersFilterArgs) -> Self {
         let LettersFilterArgs { stage, ids, reason, older_than, newer_than } = args.clone();
-        Self { stage: stage.map(Into::into), ids, reason, older_than, newer_than }
+        Self { stage: stage.map(Into::into), index: None, ids, reason, older_than, newer_than }
     }
 }
 

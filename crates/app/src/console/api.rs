@@ -167,6 +167,7 @@ impl LetterFilter {
         };
         Ok(Filter {
             stage: some(&self.stage).map(|name| stage(&name)).transpose()?,
+            index: None,
             ids: some(&self.id).into_iter().collect(),
             reason: some(&self.reason),
             older_than: age(&self.older_than)?,

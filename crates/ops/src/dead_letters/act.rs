@@ -1,9 +1,10 @@
 //! Plans an action on dead letters, and acts on them page by page.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewheel_core::ports::{Covered, DeadLetters, EntryId, PortResult, Registry};
+use tidewheel_core::ports::{DeadLetters, EntryId, PortResult, Registry, Source};
 use tidewheel_core::stage::Stage;
 
 use super::{Filter, LetterView, Listing, Outcome, Pages, RetryPorts, discard, retry};
@@ -66,7 +67,7 @@ impl Plan {
 #[async_trait]
 pub trait SourceProvider: Send + Sync {
     /// The source; every call returns the same one.
-    async fn source(&self) -> PortResult<Covered>;
+    async fn source(&self) -> PortResult<Arc<dyn Source>>;
 }
 
 /// An action on dead letters.

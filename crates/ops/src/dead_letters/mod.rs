@@ -2,18 +2,23 @@
 
 mod act;
 mod reread;
+mod targets;
 mod view;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
+use tidewheel_core::catalog::Catalog;
+use tidewheel_core::change::Operation;
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Registry, Retried};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::time::now_ms;
 
 pub use self::act::{Acted, Action, Plan, SourceProvider, act, plan};
 pub use self::reread::{RetryPorts, retry};
+pub use self::targets::OfIndex;
 use self::view::plain_id;
 pub use self::view::{EmbeddingView, LetterView, RecordView};
 
@@ -28,6 +33,8 @@ const AT_ONCE: usize = 500;
 pub struct Filter {
     /// Only this stage.
     pub stage: Option<Stage>,
+    /// Only this index.
+    pub index: Option<OfIndex>,
     /// Ids of dead letters, or `_id`s of documents in plain form.
     pub ids: Vec<String>,
     /// A part of the reason.
@@ -46,8 +53,8 @@ impl Filter {
 
     /// Whether every dead letter of a selected stage matches.
     fn matches_all(&self) -> bool {
-        let Self { stage: _, ids, reason, older_than, newer_than } = self;
-        ids.is_empty() && reason.is_none() && older_than.is_none() && newer_than.is_none()
+        let Self { stage: _, index, ids, reason, older_than, newer_than } = self;
+        index.is_none() && ids.is_empty() && reason.is_none() && older_than.is_none() && newer_than.is_none()
     }
 
     /// Whether a dead letter matches at `now`, in milliseconds since the Unix epoch.
@@ -59,7 +66,9 @@ impl Filter {
             };
             letter.id.0 == *id || letter.record.as_ref().is_ok_and(|record| of_document(&record.change))
         };
+        let concerns = |index: &OfIndex| letter.record.as_ref().is_ok_and(|record| index.holds(record));
         (self.ids.is_empty() || self.ids.iter().any(named))
+            && self.index.as_ref().is_none_or(concerns)
             && self.reason.as_ref().is_none_or(|reason| letter.reason.contains(reason.as_str()))
             && self.older_than.is_none_or(|than| age > than)
             && self.newer_than.is_none_or(|than| age <= than)
@@ -189,24 +198,38 @@ impl std::ops::AddAssign for Outcome {
 }
 
 /// Puts dead letters back into their stage, except unreadable ones, which would be parked again at once, and those whose documents
-/// have to be read from the source. Also returns those older than a collected tombstone: their documents have to be read again as
-/// well.
-async fn put_back(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<(Outcome, Vec<LetterView>)> {
+/// have to be read from the source. Returns also the others whose documents have to be read again: those older than a collected
+/// tombstone, and those of a target that selects other documents since.
+async fn put_back(
+    letters: &dyn DeadLetters,
+    catalog: &Catalog,
+    chosen: &[LetterView],
+) -> PortResult<(Outcome, Vec<LetterView>)> {
     let mut outcome = Outcome {
         unreadable: chosen.iter().filter(|letter| !letter.is_readable()).count() as u64,
         ..Outcome::default()
     };
-    let mut old = Vec::new();
+    let again = |letter: &LetterView| LetterView { reread: true, ..letter.clone() };
+    let rerouted = chosen.iter().filter(|letter| letter.is_whole() && is_outdated(letter, catalog));
+    let mut old: Vec<LetterView> = rerouted.map(again).collect();
     for stage in Stage::ALL {
-        let ids = ids(chosen, stage, LetterView::is_whole);
+        let ids = ids(chosen, stage, |letter| letter.is_whole() && !is_outdated(letter, catalog));
         let Retried { moved, outdated } = letters.retry(stage, &ids).await?;
         outcome.done += moved;
         outcome.gone += (ids.len() - outdated.len()) as u64 - moved;
         let outdated: HashSet<&str> = outdated.iter().map(|id| id.0.as_str()).collect();
         let views = chosen.iter().filter(|letter| letter.stage == stage && outdated.contains(letter.id.as_str()));
-        old.extend(views.map(|letter| LetterView { reread: true, ..letter.clone() }));
+        old.extend(views.map(again));
     }
     Ok((outcome, old))
+}
+
+/// Whether the document of a dead letter may not belong to its targets any more. Deletions always may be applied.
+fn is_outdated(letter: &LetterView, catalog: &Catalog) -> bool {
+    let RecordView::Change { namespace, operation, .. } = &letter.record else { return false };
+    let has_document = operation.parse::<Operation>().is_ok_and(Operation::has_document);
+    let namespace = Namespace::parse(namespace).filter(|_| has_document);
+    namespace.is_some_and(|namespace| letter.addressed.is_outdated(&namespace, catalog))
 }
 
 /// Deletes dead letters.
@@ -311,7 +334,7 @@ mod tests {
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
         let discarded = discard(&FakeRegistry::default(), &letters, &chosen[..1]).await;
         assert_eq!(discarded, Ok(Outcome { done: 1, ..Outcome::default() }));
-        let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
+        let (outcome, old) = put_back(&letters, &Catalog::default(), &chosen).await.unwrap();
         assert!(old.is_empty());
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 1 });
         assert_eq!(found(&streams, Filter::default()).await, ["raw unreadable"]);
@@ -340,7 +363,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(tombstones.collect(Duration::ZERO, u64::MAX).await.unwrap().forgotten, 1);
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
-        let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
+        let (outcome, old) = put_back(&letters, &Catalog::default(), &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         assert_eq!(old.iter().map(|letter| (&letter.id, letter.reread)).collect::<Vec<_>>(), [(&chosen[0].id, true)]);
         assert_eq!(found(&streams, Filter::default()).await, ["raw 1", "raw unreadable"]);

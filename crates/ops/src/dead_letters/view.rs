@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use tidewheel_core::catalog::{IndexName, TargetId};
 use tidewheel_core::key;
 use tidewheel_core::payload::plain;
 use tidewheel_core::ports::Letter;
 use tidewheel_core::stage::Stage;
 
+use super::targets::{Addressed, addressed};
 use crate::times;
 
 /// Converts an `_id` from relaxed extended JSON to plain form: an ObjectId as its digits, a string without quotes.
@@ -38,6 +40,12 @@ pub struct LetterView {
     /// The document is not stored, or no longer usable: a retry reads it from MongoDB.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reread: bool,
+    /// The indexes that it concerns; empty if it names none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub index: Vec<IndexName>,
+    /// The targets that it concerns.
+    #[serde(skip)]
+    pub(super) addressed: Addressed,
     /// The change, if it is readable.
     #[serde(flatten)]
     pub record: RecordView,
@@ -88,6 +96,11 @@ pub struct EmbeddingView {
 
 impl LetterView {
     pub(super) fn new(stage: Stage, letter: Letter, now: u64, whole: bool) -> Self {
+        let addressed = letter.record.as_ref().map(addressed).unwrap_or_default();
+        let mut index: Vec<IndexName> =
+            addressed.targets.iter().map(|target: &TargetId| target.index.clone()).collect();
+        index.sort_unstable();
+        index.dedup();
         let record = match letter.record {
             Err(error) => RecordView::Unreadable { unreadable: error.to_string() },
             Ok(record) => {
@@ -118,6 +131,8 @@ impl LetterView {
             parked_at: times::show(letter.parked_at),
             age_ms: now.saturating_sub(letter.parked_at),
             reread: letter.reread,
+            index,
+            addressed,
             record,
         }
     }
