@@ -130,6 +130,7 @@ pub(crate) async fn verify(
         source: connect::covered(source.clone(), settings),
         index: Arc::new(connect::index(settings)?),
         journal: Arc::new(redis.clone()),
+        position: None,
         repair: repair.then(|| Arc::new(redis.stream_log(Stage::Raw)) as _),
     };
     Ok((source, VerifyPorts { audit, finder: Arc::new(redis.clone()) }))
@@ -206,25 +207,26 @@ pub(crate) async fn inspect(
     namespace: Option<&str>,
     scan: u64,
 ) -> Result<Inspection, Failure> {
-    let (redis, index) = (connect::redis(settings)?, connect::index(settings)?);
+    let redis = connect::redis(settings)?;
+    let targets = read_targets(settings, &redis)?;
     let namespaces = namespace.map(|text| namespace_of(settings, text)).transpose()?.into_iter().collect();
     let source = connect::source(connect::mongo_options(settings, "the document lookup")?).await;
     let ports = InspectPorts {
         // A failed connection is part of the result, not an error.
-        source: source.map(|source| connect::covered(source, settings)),
+        source: source.map(|source| Arc::new(source) as Arc<dyn Source>),
         registry: &redis,
         stages: &redis,
         finder: &redis,
-        tombstones: &redis,
-        index: &index,
+        targets: &targets,
     };
-    let question = Question { id: id.to_owned(), readings: id_readings(id), namespaces, scan };
+    let question = Question { id: id.to_owned(), readings: id_readings(id), namespaces, scan, index: None };
     Ok(inspect::inspect(&ports, &question).await?)
 }
 
 fn namespace_of(settings: &Settings, text: &str) -> Result<Namespace, Failure> {
     let database = settings.mongodb.database.as_deref().unwrap_or_default();
-    let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database || database.is_empty());
+    let any = database.is_empty() || settings.is_declared();
+    let whole = Namespace::parse(text).filter(|namespace| any || namespace.database() == database);
     let within = (!database.is_empty() && !text.is_empty()).then(|| Namespace::new(database, text));
     whole.or(within).ok_or_else(|| {
         Failure::new(format!("invalid --namespace {text:?}: expected a collection"))

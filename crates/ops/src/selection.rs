@@ -1,11 +1,17 @@
 //! Which indexes a use case concerns: the one that the operator names, or else the only one, or all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidewheel_core::catalog::{Catalog, IndexName};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use tidewheel_pipeline::targets::{Applied, Target, Targets};
+
+use crate::within;
+
+/// Maximum time for the store of the catalog to answer, if local settings may suffice.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The names of the selected indexes, sorted: the wanted one, or else all.
 ///
@@ -78,7 +84,7 @@ fn expected(catalog: &Catalog) -> String {
 /// # Errors
 /// Those of the store.
 pub(crate) async fn applied_or_local(targets: &Targets) -> PortResult<Arc<Applied>> {
-    let error = match targets.reload().await {
+    let error = match within(TIMEOUT, targets.reload()).await {
         Ok(applied) => return Ok(applied),
         Err(error) => error,
     };

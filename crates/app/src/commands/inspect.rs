@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &InspectArgs, settings: &Settings) -> Result<Answe
 fn answer(found: &Inspection) -> Answer {
     let states = found.documents.iter().map(|document| document.verdict.state);
     let of = |state| match state {
-        State::Searchable | State::Deleted => Answer::Fine,
+        State::Searchable | State::Deleted | State::Excluded => Answer::Fine,
         State::Unknown => Answer::Unknown,
         State::OnItsWay | State::Parked | State::Missing | State::Stale | State::Unheard => Answer::No,
     };
@@ -62,8 +62,11 @@ fn show(found: &Inspection, traces: Option<&TracesOptions>) {
 fn show_document(document: &DocumentReport, traces: Option<&TracesOptions>) {
     let name = format!("{} {}", document.namespace, document.key);
     printer::data(format_args!("{}  {}", styled(STRONG, name), styled(DIM, document.document.as_str())));
+    if let Some(target) = &document.target {
+        printer::data(format_args!("in {target}"));
+    }
     let (sign, style) = match document.verdict.state {
-        State::Searchable | State::Deleted => ("✔", GOOD),
+        State::Searchable | State::Deleted | State::Excluded => ("✔", GOOD),
         State::OnItsWay => ("…", WARN),
         State::Parked | State::Missing | State::Stale => ("✖", BAD),
         State::Unheard | State::Unknown => ("?", WARN),

@@ -220,11 +220,18 @@ mod tests {
         streams.limit(60);
         let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
         assert!(chosen.iter().all(|letter| letter.reread));
-        let registry = FakeRegistry::default();
-        let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
-        let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
+        let (registry, catalog) = (FakeRegistry::default(), reader(&streams));
+        let ports = RetryPorts {
+            registry: &registry,
+            catalog: &catalog,
+            letters: &letters,
+            journal: &journal,
+            stream_log: &stream_log,
+        };
+        let catalog = catalog.read().await.unwrap();
+        let (outcome, old) = put_back(&letters, &catalog, &chosen).await.unwrap();
         assert_eq!((outcome, old.len()), (Outcome { unreadable: 1, ..Outcome::default() }, 0));
-        let outcome = reread(&ports, &source.covered(), &chosen).await.unwrap();
+        let outcome = reread(&ports, &source, &catalog, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         let entries = streams.records::<Change>(Stage::Raw.name()).into_iter().map(|(_, change)| change);
         let sent: Vec<Change> = entries.collect();

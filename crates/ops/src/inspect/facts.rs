@@ -1,19 +1,42 @@
 //! Facts about a document, server by server.
 
 use serde::Serialize;
+use tidewheel_core::payload::digest;
+use tidewheel_core::ports::SourceRow;
 use tidewheel_core::stage::Stage;
 
 /// The document in MongoDB.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SourceFacts {
     /// Whether it exists.
     pub exists: bool,
+    /// Whether it exists and does not match the filter of the index.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub excluded: bool,
     /// Digest for the comparison with the index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Length of its extended JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
+}
+
+impl SourceFacts {
+    /// The facts about a row, regardless of a filter; `None` if the document does not exist.
+    pub(super) fn of(row: Option<&SourceRow>) -> Self {
+        let document = row.and_then(|row| row.document.as_ref().ok());
+        Self {
+            exists: row.is_some(),
+            excluded: false,
+            digest: document.map(|document| digest(document)),
+            bytes: document.map(String::len),
+        }
+    }
+
+    /// Whether the document exists and belongs to the index.
+    pub fn belongs(&self) -> bool {
+        self.exists && !self.excluded
+    }
 }
 
 /// Entries of the document in a stage.

@@ -31,6 +31,9 @@ pub struct DocumentReport {
     pub kind: &'static str,
     /// The document identity that all its points share.
     pub document: String,
+    /// The serving generation of the index; `None` before a catalog is applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Its state with an explanation.
     pub verdict: DocumentVerdict,
     /// The document in the source.

@@ -1,7 +1,11 @@
+use tidewheel_core::catalog::{Selector, State};
 use tidewheel_core::error::{Cause, ErrorClass};
-use tidewheel_core::ports::{Acknowledge as _, DocumentPoints, Fence, IndexWriter as _, Journal as _, Queue as _};
+use tidewheel_core::ports::{
+    Acknowledge as _, DocumentPoints, Fence, FenceTarget, IndexWriter as _, Journal as _, Queue as _,
+    TargetStates as _, Tombstones as _,
+};
 use tidewheel_testkit::contracts::index::document;
-use tidewheel_testkit::contracts::samples::{change, checkpoint};
+use tidewheel_testkit::contracts::samples::{change, checkpoint, embedded_for, routed};
 use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::index::FakeIndex;
 use tidewheel_testkit::fakes::ownership::FakeRegistry;
@@ -9,6 +13,7 @@ use tidewheel_testkit::fakes::source::FakeSource;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
 use super::*;
+use crate::samples::{Servers, catalog, filtered, fixed, index, target};
 
 /// A source with the document of [`change`] 1, and its change in stage 1.
 struct World {
@@ -30,18 +35,26 @@ impl World {
 
     /// Asks for the `_id` 1, as a number and as text.
     async fn ask(&self, namespaces: &[Namespace]) -> PortResult<Inspection> {
-        let (inspector, tombstones) = (self.streams.inspector(), self.streams.tombstones());
+        self.ask_in(&fixed(&self.index, &self.streams), namespaces, None).await
+    }
+
+    async fn ask_in(
+        &self,
+        targets: &Targets,
+        namespaces: &[Namespace],
+        index: Option<IndexName>,
+    ) -> PortResult<Inspection> {
+        let inspector = self.streams.inspector();
         let ports = InspectPorts {
-            source: Ok(self.source.covered()),
+            source: Ok(Arc::new(self.source.clone())),
             registry: &self.registry,
             stages: &inspector,
             finder: &inspector,
-            tombstones: &tombstones,
-            index: &self.index,
+            targets,
         };
         let reading = |kind, key: &str| IdReading { kind, key: key.to_owned(), id: "1".to_owned() };
         let readings = vec![reading("number", &change(1).key), reading("text", "\"1\"")];
-        let question = Question { id: "1".into(), readings, namespaces: namespaces.to_vec(), scan: 100 };
+        let question = Question { id: "1".into(), readings, namespaces: namespaces.to_vec(), scan: 100, index };
         inspect(&ports, &question).await
     }
 
@@ -139,4 +152,47 @@ async fn unreachable_streams_are_not_needed_for_a_searchable_document() {
     let found = world.ask(&[]).await.unwrap();
     assert_eq!(found.documents[0].verdict.state, DocumentState::Searchable);
     assert!(found.documents[0].raw.error().is_some() && found.documents[0].dead_letters.error().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn document_is_reported_for_each_index_that_covers_it() {
+    let (world, servers) = (World::new().await, Servers::new());
+    let servers = Servers { streams: world.streams.clone(), ..servers };
+    let indexes = [("all", State::Serving), ("open", State::Serving), ("users", State::Serving)];
+    let mut applied = filtered(catalog(7, &indexes), "open", r#"{"status": "open"}"#);
+    let users = applied.indexes.get_mut(&index("users")).unwrap().generations.get_mut(&1).unwrap();
+    Arc::make_mut(&mut users.declaration).source = Selector::of_database("shop", &["users"]);
+    servers.apply(&applied).await;
+    let (journal, stage_2) = (world.streams.journal(), world.streams.stream_log(Stage::Embedded));
+    journal.append(Some(&checkpoint(1)), &[routed(1, &["all.g1"], &["open.g1"])], &checkpoint(2)).await.unwrap();
+    tidewheel_core::ports::StreamLog::append(&stage_2, &[embedded_for(1, "all.g1")]).await.unwrap();
+    let all = servers.collections.index("all.g1");
+    all.prepare(4).await.unwrap();
+    let text = world.source.rows("tickets").remove(0).document.unwrap();
+    let _ = all.upsert(&[&document_points(&text)]).await.unwrap();
+    servers.collections.index("open.g1").prepare(4).await.unwrap();
+    let fence = FenceTarget::Document(document_points(&text).document);
+    let open = servers.streams.target(&target("open.g1"), false);
+    open.raise(&[Fence { target: fence, version: change(1).version }]).await.unwrap();
+    world.process().await;
+
+    let targets = servers.targets();
+    let found = world.ask_in(&targets, &[], None).await.unwrap();
+    let brief = |document: &DocumentReport| (document.target.clone().unwrap(), document.verdict.state);
+    let expected = [("all.g1", DocumentState::Searchable), ("open.g1", DocumentState::Excluded)];
+    let expected = expected.map(|(target, state)| (target.to_owned(), state));
+    assert_eq!(found.documents.iter().map(brief).collect::<Vec<_>>(), expected);
+    let [all, open] = &found.documents[..] else { panic!("{:?}", found.documents) };
+    let entries = |document: &DocumentReport| {
+        let count = |stage: &Probe<StageFacts>| stage.known().unwrap().entries.len();
+        (count(&document.raw), count(&document.embedded))
+    };
+    assert_eq!((entries(all), entries(open)), ((1, 1), (1, 0)), "entries without targets belong to no index here");
+    assert!(all.deleted.known().unwrap().document.is_none() && open.deleted.known().unwrap().document.is_some());
+    assert!(open.source.known().unwrap().excluded);
+
+    let found = world.ask_in(&targets, &[], Some(index("open"))).await.unwrap();
+    assert_eq!(found.documents.len(), 1);
+    let error = world.ask_in(&targets, &[], Some(index("x"))).await.unwrap_err();
+    assert!(error.message.contains("expected one of all, open, users"), "{error}");
 }

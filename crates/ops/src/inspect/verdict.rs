@@ -14,6 +14,8 @@ pub enum DocumentState {
     Searchable,
     /// Deleted in MongoDB and in the index.
     Deleted,
+    /// In MongoDB, and left out of the index by its filter.
+    Excluded,
     /// A change of it is in flight.
     OnItsWay,
     /// A change of it is a dead letter.
@@ -56,12 +58,15 @@ pub(super) fn verdict(facts: &Facts<'_>) -> DocumentVerdict {
         let silent = if facts.source.known().is_none() { "MongoDB" } else { "Qdrant" };
         return result(DocumentState::Unknown, format!("{silent} did not answer"));
     };
-    if source.exists && index.as_ref().is_some_and(|index| is_same(source, index)) {
+    if source.belongs() && index.as_ref().is_some_and(|index| is_same(source, index)) {
         return result(DocumentState::Searchable, "searchable and up to date with MongoDB".into());
     }
     let indexed = index.as_ref().and_then(|index| index.version.parse::<Version>().ok());
     if let Some(way) = on_its_way(facts, indexed) {
         return result(DocumentState::OnItsWay, way);
+    }
+    if source.excluded && index.is_none() {
+        return result(DocumentState::Excluded, "left out: the document does not match the filter of the index".into());
     }
     if !source.exists && index.is_none() {
         return settled_without(facts);
@@ -99,6 +104,8 @@ pub(super) fn verdict(facts: &Facts<'_>) -> DocumentVerdict {
         Some(index) => {
             let what = if !source.exists {
                 "deleted in MongoDB".to_owned()
+            } else if source.excluded {
+                "the document does not match the filter of the index any more".to_owned()
             } else if source.digest.as_ref() != Some(&index.digest) {
                 "the index and MongoDB have different content".to_owned()
             } else {
@@ -190,7 +197,12 @@ mod tests {
         };
         let stage = || Probe::Known(StageFacts { complete: true, ..StageFacts::default() });
         Case {
-            source: Probe::Known(SourceFacts { exists: true, digest: Some("d".into()), bytes: Some(2) }),
+            source: Probe::Known(SourceFacts {
+                exists: true,
+                digest: Some("d".into()),
+                bytes: Some(2),
+                ..SourceFacts::default()
+            }),
             raw: stage(),
             embedded: stage(),
             index: Probe::Known(Some(index)),
@@ -225,7 +237,7 @@ mod tests {
     }
 
     fn gone() -> Probe<SourceFacts> {
-        Probe::Known(SourceFacts { exists: false, digest: None, bytes: None })
+        Probe::Known(SourceFacts::default())
     }
 
     #[test]
@@ -292,6 +304,20 @@ mod tests {
         let leaving = Case { source: gone(), raw: stage("7-0", "0.6.1.1", Progress::Waiting), ..case("d") };
         assert_eq!(of(&leaving).state, DocumentState::OnItsWay);
         assert_eq!(of(&Case { source: gone(), ..case("d") }).state, DocumentState::Stale);
+    }
+
+    #[test]
+    fn document_outside_the_filter_is_left_out_once_the_index_does_not_have_it() {
+        let outside = || {
+            let Probe::Known(source) = case("d").source else { unreachable!("it is known") };
+            Probe::Known(SourceFacts { excluded: true, ..source })
+        };
+        let left_out = Case { source: outside(), index: Probe::Known(None), ..case("d") };
+        assert_eq!(of(&left_out).state, DocumentState::Excluded);
+        let leaving = Case { source: outside(), raw: stage("7-0", "0.6.1.1", Progress::Waiting), ..case("d") };
+        assert_eq!(of(&leaving).state, DocumentState::OnItsWay);
+        let stale = of(&Case { source: outside(), ..case("d") });
+        assert!(stale.state == DocumentState::Stale && stale.text.contains("the filter"), "{}", stale.text);
     }
 
     #[test]

@@ -11,7 +11,7 @@ import { banner } from "../verdict.js";
 export const title = "Inspect a document";
 
 const STATES = {
-  searchable: ["good", "check", "Searchable"], deleted: ["good", "check", "Deleted"], on_its_way: ["warn", "clock", "On its way"],
+  searchable: ["good", "check", "Searchable"], deleted: ["good", "check", "Deleted"], excluded: ["good", "check", "Left out"], on_its_way: ["warn", "clock", "On its way"],
   parked: ["bad", "cross", "Parked"], missing: ["bad", "cross", "Missing"], stale: ["bad", "cross", "Stale"],
   unheard: ["idle", "question", "Not known"], unknown: ["warn", "question", "Unknown"],
 };
