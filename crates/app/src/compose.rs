@@ -85,15 +85,18 @@ pub(crate) fn looker(settings: &Settings) -> Looker {
             stages: redis.clone(),
             server: redis.clone(),
             journal: redis.clone(),
-            reports: redis,
+            reports: redis.clone(),
+            catalog: Arc::new(CatalogReader::new(redis.clone(), short_form(settings))),
+            states: redis,
         }
     });
     let index = connect::index(settings).map(|index| {
+        let collections = Arc::new(QdrantCollections::from(&index));
         let index = Arc::new(index);
-        IndexPorts { reader: index.clone(), inspector: index }
+        IndexPorts { reader: index.clone(), inspector: index, collections }
     });
     let source = || Arc::new(LazySource::new(settings, "the overview")) as Arc<dyn SourceInspector>;
-    let source = settings.mongodb.database.is_some().then(source);
+    let source = (settings.mongodb.database.is_some() || settings.is_declared()).then(source);
     let embedder: EmbedderClient = match &settings.embedding.provider {
         Provider::Tidewheel { .. } => {
             let settings = settings.clone();

@@ -37,6 +37,11 @@ impl CatalogReader {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&loaded);
         Ok(loaded)
     }
+
+    /// The catalog as it was last read; before that, local settings.
+    pub fn known(&self) -> Arc<Catalog> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 #[cfg(test)]

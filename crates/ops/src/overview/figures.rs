@@ -1,6 +1,7 @@
 //! Merges the figures that processes report.
 
-use tidewheel_core::report::{Figures, ProducerReport};
+use tidewheel_core::catalog::IndexName;
+use tidewheel_core::report::{DriftReport, Figures, LatencyReport};
 use tidewheel_core::time::now_seconds;
 
 use super::{Audit, Latency};
@@ -15,11 +16,21 @@ pub(super) fn newest(figures: &[Figures], value: impl Fn(&Figures) -> Option<f64
     figures.iter().filter_map(value).max_by(f64::total_cmp)
 }
 
-/// Latency within the last minute, merged from the histograms of all processes.
+/// Latency of all indexes within the last minute.
 pub(super) fn latency(figures: &[Figures]) -> Option<Latency> {
+    merged(figures.iter().filter_map(|figures| Some(&figures.upserter.as_ref()?.latency)))
+}
+
+/// Latency of one index within the last minute.
+pub(super) fn latency_of(figures: &[Figures], index: &IndexName) -> Option<Latency> {
+    merged(figures.iter().filter_map(|figures| figures.upserter.as_ref()?.latencies.get(index)))
+}
+
+/// Merges the histograms of all processes.
+fn merged<'a>(latencies: impl Iterator<Item = &'a LatencyReport>) -> Option<Latency> {
     let mut buckets: Vec<(f64, u64)> = Vec::new();
     let mut changes = 0;
-    for latency in figures.iter().filter_map(|figures| Some(&figures.upserter.as_ref()?.latency)) {
+    for latency in latencies {
         changes += latency.changes;
         for bucket in &latency.buckets {
             match buckets.iter_mut().find(|(bound, _)| *bound == bucket.le) {
@@ -38,12 +49,24 @@ pub(super) fn latency(figures: &[Figures]) -> Option<Latency> {
     })
 }
 
-/// The last audit of the active producer.
+/// The last audits of all indexes by the active producer.
 pub(super) fn audit(figures: &[Figures]) -> Option<Audit> {
-    let producers = || figures.iter().filter_map(|figures| figures.producer.as_ref());
-    // A standby producer reports no counts, but may have finished an audit long ago.
-    let at = producers().filter_map(|producer: &ProducerReport| producer.audited_at).max_by(f64::total_cmp)?;
-    let mut drifts = producers().filter_map(|producer| producer.drift.as_ref()).peekable();
+    let producers = figures.iter().filter_map(|figures| figures.producer.as_ref());
+    found(producers.map(|producer| (producer.audited_at, producer.drift.as_ref())))
+}
+
+/// The last audit of one index by the active producer.
+pub(super) fn audit_of(figures: &[Figures], index: &IndexName) -> Option<Audit> {
+    let audits = figures.iter().filter_map(|figures| figures.producer.as_ref()?.audits.get(index));
+    found(audits.map(|audit| (audit.audited_at, audit.drift.as_ref())))
+}
+
+/// Merges when producers have finished an audit, and what they report to have found. A standby producer reports no
+/// counts, but may have finished an audit long ago.
+fn found<'a>(audits: impl Iterator<Item = (Option<f64>, Option<&'a DriftReport>)>) -> Option<Audit> {
+    let (times, drifts): (Vec<_>, Vec<_>) = audits.unzip();
+    let at = times.into_iter().flatten().max_by(f64::total_cmp)?;
+    let mut drifts = drifts.into_iter().flatten().peekable();
     drifts.peek()?;
     let none = Audit { seconds_ago: (now_seconds() - at).max(0.0), missing: 0, stale: 0, extra: 0, surplus: 0 };
     Some(drifts.fold(none, |audit, drift| Audit {
@@ -74,7 +97,7 @@ fn quantile(buckets: &[(f64, u64)], ratio: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_core::report::{Bucket, DriftReport, EmbedderReport, LatencyReport, UpserterReport};
+    use tidewheel_core::report::{AuditReport, Bucket, EmbedderReport, ProducerReport, UpserterReport};
 
     use super::*;
 
@@ -115,5 +138,31 @@ mod tests {
         assert_eq!((audit.missing, audit.stale, audit.extra, audit.surplus), (1, 2, 3, 4));
         assert!(super::audit(&[producer(Some(1.0), None)]).is_none(), "a standby producer alone");
         assert!(super::audit(&[producer(None, None)]).is_none());
+    }
+
+    #[test]
+    fn values_of_an_index_leave_out_those_of_others() {
+        let name = IndexName::of_collection;
+        let latency = |changes| LatencyReport { changes, buckets: vec![Bucket { le: 1.0, changes }] };
+        let upserter = UpserterReport {
+            latency: latency(5),
+            latencies: [(name("tickets"), latency(2)), (name("notes"), latency(3))].into(),
+            ..UpserterReport::default()
+        };
+        let drift = |missing| Some(DriftReport { missing, ..DriftReport::default() });
+        let audit = |missing| AuditReport { audited_at: Some(1.0), drift: drift(missing) };
+        let producer = ProducerReport {
+            audited_at: Some(1.0),
+            drift: drift(7),
+            audits: [(name("tickets"), audit(7)), (name("notes"), audit(0))].into(),
+            ..ProducerReport::default()
+        };
+        let figures = [Figures { producer: Some(producer), upserter: Some(upserter), ..Figures::default() }];
+        assert_eq!(latency_of(&figures, &name("notes")).unwrap().changes, 3);
+        assert!(latency_of(&figures, &name("users")).is_none());
+        assert_eq!(audit_of(&figures, &name("tickets")).unwrap().missing, 7);
+        assert_eq!(audit_of(&figures, &name("notes")).unwrap().drift(), 0);
+        assert!(audit_of(&figures, &name("users")).is_none());
+        assert_eq!(super::latency(&figures).unwrap().changes, 5);
     }
 }

@@ -1,89 +1,34 @@
 //! Gathers an overview: probes all servers concurrently, each for at most [`TIMEOUT`].
+//!
+//! Cost: a declared index adds no call. Of all collections beyond the first index's, at most five are read per overview,
+//! in turn; collections and aliases are listed once; the catalog is loaded only if its revision has changed.
 
+mod collections;
+mod memory;
+mod ports;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidewheel_core::error::Cause;
-use tidewheel_core::ports::{
-    Embedder as EmbedderPort, EmbedderLoad, IndexInspector, IndexReader, Journal, PortResult, PublishedReport,
-    QueueServerInspector, Registry, ReportReader, SnapshotState, SourceHistory, SourceInspector, StageInspector,
-    StageStatus,
-};
+use tidewheel_core::ports::{EmbedderLoad, PortResult, PublishedReport, SnapshotState, SourceHistory, StageStatus};
 use tidewheel_core::report::Figures;
 use tidewheel_core::stage::Stage;
 use tidewheel_core::time::{now_ms, now_seconds};
-use tidewheel_core::version::ClusterTime;
 
-use super::figures::{audit, latency, newest, sum};
-use super::rates::{Rate, Stall, eta, extrapolated};
-use super::{
-    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, StageOverview, SyncState, SyncVerdict,
-    Thresholds, Tokens,
-};
+use self::collections::{Indexed, describe_first};
+use self::memory::{Memory, Position};
+pub use self::ports::{EmbedderClient, IndexPorts, OverviewPorts, QueuePorts, ServerNames};
+use super::figures::{audit, audit_of, latency, newest, sum};
+use super::indexes::{Facts, IndexOverview, indexes};
+use super::rates::{Rate, eta, extrapolated};
+use super::{Audit, Embedder, Overview, Redis, Service, Snapshot, Source, SyncState, SyncVerdict, Thresholds, Tokens};
 use crate::{Probe, check_layout};
 
 /// Timeout after which a server counts as unreachable.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Up to this many points, the count is exact.
-const EXACT: u64 = 1_000_000;
-
-/// A consumer idle for longer is not counted as alive.
-const ALIVE_MS: u64 = 60_000;
-
-/// The ports on Redis.
-#[derive(Clone)]
-pub struct QueuePorts {
-    /// The installation.
-    pub registry: Arc<dyn Registry>,
-    /// The stages.
-    pub stages: Arc<dyn StageInspector>,
-    /// The server.
-    pub server: Arc<dyn QueueServerInspector>,
-    /// The checkpoints.
-    pub journal: Arc<dyn Journal>,
-    /// The reports of processes.
-    pub reports: Arc<dyn ReportReader>,
-}
-
-/// The ports on the index.
-#[derive(Clone)]
-pub struct IndexPorts {
-    /// The collection.
-    pub reader: Arc<dyn IndexReader>,
-    /// Its state.
-    pub inspector: Arc<dyn IndexInspector>,
-}
-
-/// Returns a client of the embedder. A client caches the embedder's metadata, so only a new client detects an outage and
-/// reads the load; the same client is returned where requests cost money.
-pub type EmbedderClient = Box<dyn Fn() -> PortResult<Arc<dyn EmbedderPort>> + Send + Sync>;
-
-/// The ports of an overview; an error where the settings of a client are invalid.
-pub struct OverviewPorts {
-    /// Redis.
-    pub queue: PortResult<QueuePorts>,
-    /// The source; `None` if no database is set.
-    pub source: Option<Arc<dyn SourceInspector>>,
-    /// The index.
-    pub index: PortResult<IndexPorts>,
-    /// The embedder.
-    pub embedder: EmbedderClient,
-}
-
-/// Names of the servers in an overview, without credentials.
-#[derive(Clone, Debug, Default)]
-pub struct ServerNames {
-    /// The source's database; `None` if none is set.
-    pub database: Option<String>,
-    /// URL of the index.
-    pub index_url: String,
-    /// URL of the embedder.
-    pub embedder_url: String,
-}
 
 /// Takes overviews repeatedly; rates are computed between them.
 pub struct Looker {
@@ -92,22 +37,6 @@ pub struct Looker {
     thresholds: Thresholds,
     memory: Mutex<Memory>,
     timeout: Duration,
-}
-
-/// State kept between overviews.
-#[derive(Default)]
-struct Memory {
-    stages: [StageMemory; 2],
-    position: Option<Position>,
-    rows: Rate,
-    tokens: Rate,
-}
-
-#[derive(Default)]
-struct StageMemory {
-    appended: Rate,
-    confirmed: Rate,
-    stall: Stall,
 }
 
 impl Looker {
@@ -125,30 +54,31 @@ impl Looker {
 
     /// Takes an overview. Never fails: an unreachable server is reported as unknown.
     pub async fn look(&self) -> Overview {
-        let (one, two, reports, redis, position, history, collection, embedder) = tokio::join!(
+        let (one, two, reports, redis, position, history, indexed, embedder) = tokio::join!(
             Probe::within(self.timeout, self.stage(Stage::Raw)),
             Probe::within(self.timeout, self.stage(Stage::Embedded)),
             Probe::within(self.timeout, self.reports()),
             Probe::within(self.timeout, self.redis()),
             Probe::within(self.timeout, self.position()),
             Probe::within(self.timeout, self.history()),
-            Probe::within(self.timeout, self.collection()),
+            self.indexed(),
             Probe::within(self.timeout, self.embedder()),
         );
-        let passed_over = self.passed_over(&collection, &history).await;
+        let passed_over = self.passed_over(&indexed, &history).await;
         let now = tokio::time::Instant::now().into_std();
         let reports = reports.known().cloned().unwrap_or_default();
         let figures: Vec<Figures> = reports.iter().filter_map(|published| published.report.figures.clone()).collect();
         let idle = |progressed_at: Option<f64>| progressed_at.map(|at| (now_seconds() - at).max(0.0));
         let processors = newest(&figures, |figures| figures.processor.as_ref().map(|one| one.progressed_at));
         let upserters = newest(&figures, |figures| figures.upserter.as_ref().map(|one| one.progressed_at));
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory();
         let [memory_1, memory_2] = &mut memory.stages;
         let stages = [
             one.map(|status| memory_1.look(now, status, idle(processors))),
             two.map(|status| memory_2.look(now, status, idle(upserters))),
         ];
-        let source = memory.position(position).map(|position| {
+        let position = memory.position(position);
+        let source = position.as_ref().map(|position| {
             let source = Source { passed_over, ..self.source(position, &history) };
             Self::with_figures(source, &figures, &mut memory.rows, now)
         });
@@ -166,6 +96,25 @@ impl Looker {
             embedded,
             saved: sum(&figures, |figures| Some(figures.processor.as_ref()?.tokens_saved)).unwrap_or(0),
         });
+        let parked: Option<u64> = stages.iter().map(|stage| stage.known().map(|stage| stage.status.dead_letters)).sum();
+        let fingerprints = memory.fingerprints(&indexed.catalog);
+        memory.retain(&indexed.catalog);
+        let collections = memory.collections.states().clone();
+        let facts = Facts {
+            catalog: &indexed.catalog,
+            fingerprints: &fingerprints,
+            collections: &collections,
+            aliases: indexed.aliases.as_ref(),
+            checkpoint: position.known().and_then(|position| position.read.as_ref()),
+            snapshot: source.known().and_then(|source| source.snapshot.as_ref()),
+            audits: &indexed.audits,
+            lost: position.known().map_or(&[], |position| position.lost.as_slice()),
+            reports: &reports,
+            figures: &figures,
+            parked,
+        };
+        let mut indexes = indexes(&facts, &mut |target, progress| memory.stalled(now, target, progress));
+        describe_first(&mut indexes, indexed.collection.known());
         let overview = Overview {
             at_ms: now_ms(),
             verdict: SyncVerdict {
@@ -179,18 +128,27 @@ impl Looker {
             stages,
             source,
             redis,
-            collection,
+            collection: indexed.collection,
             embedder,
             latency: latency(&figures),
-            audit: audit(&figures),
+            audit: first_audit(&indexes, &figures),
             tokens,
             services: services(&reports),
+            indexes,
         };
         overview.judged(&self.thresholds)
     }
 
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn queue(&self) -> PortResult<&QueuePorts> {
         self.ports.queue.as_ref().map_err(Clone::clone)
+    }
+
+    fn index(&self) -> PortResult<&IndexPorts> {
+        self.ports.index.as_ref().map_err(Clone::clone)
     }
 
     /// Redis, unless a newer release has written the keys, which this release could misread.
@@ -222,15 +180,17 @@ impl Looker {
         let queue = self.readable_queue().await.inspect_err(|error| {
             // With keys of a newer release the position is unknown, not unchanged.
             if error.cause == Cause::Newer {
-                self.memory.lock().unwrap_or_else(PoisonError::into_inner).position = None;
+                self.memory().forget_position();
             }
         })?;
         let journal = &queue.journal;
         let (read, applied, positions) = tokio::join!(journal.load(), journal.applied(), journal.positions());
+        let positions = positions?;
         Ok(Position {
-            read: read?.map(|checkpoint| (checkpoint.last.0, checkpoint.snapshot)),
+            read: read?,
             applied: applied?.map(|checkpoint| checkpoint.last.0.seconds),
-            damage: positions?.damage.map(|damage| damage.to_string()),
+            damage: positions.damage.map(|damage| damage.to_string()),
+            lost: positions.lost,
         })
     }
 
@@ -242,33 +202,12 @@ impl Looker {
         }
     }
 
-    /// Collections outside the selection; queried only if the index is empty and the source is reachable.
-    async fn passed_over(&self, collection: &Probe<Collection>, history: &Probe<Option<SourceHistory>>) -> Vec<String> {
-        let empty = collection.known().is_some_and(|collection| collection.points.unwrap_or(0) == 0);
-        let is_queried = empty && history.known().is_some();
+    /// Collections outside the selection; queried only if the index of the short form is empty and the source is reachable.
+    async fn passed_over(&self, indexed: &Indexed, history: &Probe<Option<SourceHistory>>) -> Vec<String> {
+        let empty = indexed.collection.known().is_some_and(|collection| collection.points.unwrap_or(0) == 0);
+        let is_queried = empty && indexed.catalog.is_short_form() && history.known().is_some();
         let Some(source) = self.ports.source.as_ref().filter(|_| is_queried) else { return Vec::new() };
         Probe::within(self.timeout, source.passed_over()).await.known().cloned().unwrap_or_default()
-    }
-
-    async fn collection(&self) -> PortResult<Collection> {
-        let IndexPorts { reader, inspector } = self.ports.index.as_ref().map_err(Clone::clone)?;
-        let state = inspector.index_state().await?;
-        // The collection's own count is an estimate; an exact count is expensive for many points.
-        let points = match state.collection.as_ref().map(|collection| collection.points) {
-            Some(about) if about > EXACT => Some(about),
-            _ => reader.count().await?,
-        };
-        let (version, collection) = (state.version, state.collection);
-        Ok(Collection {
-            url: self.names.index_url.clone(),
-            name: reader.name().to_owned(),
-            version,
-            exists: collection.is_some(),
-            points,
-            indexed_vectors: collection.as_ref().map(|collection| collection.indexed_vectors),
-            dimension: collection.as_ref().and_then(|collection| collection.dimension),
-            status: collection.map(|collection| collection.status),
-        })
     }
 
     /// The embedder, and its load as it reports it to clients.
@@ -286,9 +225,9 @@ impl Looker {
         Ok((embedder, info.load))
     }
 
-    fn source(&self, position: Position, history: &Probe<Option<SourceHistory>>) -> Source {
+    fn source(&self, position: &Position, history: &Probe<Option<SourceHistory>>) -> Source {
         let oplog = history.known().copied().flatten();
-        let read = position.read.as_ref().map(|(time, _)| *time);
+        let read = position.read.as_ref().map(|checkpoint| checkpoint.last.0);
         Source {
             database: self.names.database.clone(),
             error: history.error().map(str::to_owned),
@@ -299,15 +238,16 @@ impl Looker {
             read_until: read.map(|time| time.seconds),
             searchable_until: position.applied,
             checkpoint_age_seconds: None,
-            snapshot: position.read.map(|(_, snapshot)| {
-                let (state, rows) = match snapshot {
+            snapshot: position.read.as_ref().map(|checkpoint| {
+                let (state, rows) = match checkpoint.snapshot {
                     SnapshotState::Running { rows, .. } => ("running", rows),
                     SnapshotState::Sweeping { rows, .. } => ("sweeping", rows),
                     SnapshotState::Done { rows, .. } => ("done", rows),
                 };
-                Snapshot { state, rows, of: None, rows_per_second: None, eta_seconds: None }
+                let scope = checkpoint.scope.iter().map(|due| due.target.clone()).collect();
+                Snapshot { state, rows, of: None, rows_per_second: None, eta_seconds: None, scope }
             }),
-            damage: position.damage,
+            damage: position.damage.clone(),
             passed_over: Vec::new(),
         }
     }
@@ -326,49 +266,12 @@ impl Looker {
     }
 }
 
-/// Position in the source.
-#[derive(Clone)]
-struct Position {
-    read: Option<(ClusterTime, SnapshotState)>,
-    applied: Option<u32>,
-    damage: Option<String>,
-}
-
-impl Memory {
-    /// The current position, or the last known one. While Redis is unreachable the position does not move but the source's
-    /// history does, which makes the remaining headroom most important.
-    fn position(&mut self, position: Probe<Position>) -> Probe<Position> {
-        match (position, &self.position) {
-            (Probe::Known(position), _) => {
-                self.position = Some(position.clone());
-                Probe::Known(position)
-            }
-            (Probe::Unknown(_), Some(last)) => Probe::Known(last.clone()),
-            (unknown, None) => unknown,
-        }
-    }
-}
-
-impl StageMemory {
-    /// `idle` is the reported number of seconds without progress in any of its services.
-    fn look(&mut self, now: Instant, status: StageStatus, idle: Option<f64>) -> StageOverview {
-        let backlog = status.lag.unwrap_or(status.length) + status.pending;
-        let confirmed = status.appended.saturating_sub(backlog);
-        let in_per_second = self.appended.look(now, status.appended as f64);
-        let out_per_second = self.confirmed.look(now, confirmed as f64);
-        let stalled = self.stall.look(now, confirmed, backlog).as_secs_f64();
-        // Idling without a backlog is not a stall.
-        let waiting = status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1e3);
-        let stalled_seconds = if backlog == 0 { 0.0 } else { stalled.max(idle.unwrap_or(0.0).min(waiting)) };
-        StageOverview {
-            backlog,
-            in_per_second,
-            out_per_second,
-            eta_seconds: eta(backlog, in_per_second, out_per_second),
-            stalled_seconds,
-            alive: status.consumers.iter().filter(|consumer| consumer.idle_ms < ALIVE_MS).count() as u64,
-            status,
-        }
+/// The last audit of the first index. Processes of earlier releases report the only index without its name.
+fn first_audit(indexes: &[IndexOverview], figures: &[Figures]) -> Option<Audit> {
+    match indexes {
+        [] => audit(figures),
+        [only] => audit_of(figures, &only.name).or_else(|| audit(figures)),
+        [first, ..] => audit_of(figures, &first.name),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The overview: sync state, bottleneck, cause, ETA and remedy in one value.
 //!
 //! `status`, `monitor` and the console show the same [`Overview`]. An unreachable server is reported as unknown, never as zero.
-//! Services publish their own status in Redis every few seconds. Problems and verdict are derived from the numbers alone.
+//! Services publish their own status in Redis every few seconds. Problems, verdict and the states of indexes are derived from
+//! the numbers alone.
 //!
 //! ```text
 //!  Redis, MongoDB, Qdrant, embedder ──Looker::look──▶ Overview ──Overview::judged──▶ with problems and verdict
@@ -9,9 +10,11 @@
 //! ```
 
 mod figures;
+mod index_problems;
+mod indexes;
 mod look;
 mod problems;
-mod rates;
+pub(crate) mod rates;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 #[cfg(test)]
@@ -20,12 +23,17 @@ mod thresholds;
 mod verdict;
 
 use serde::Serialize;
+use tidewheel_core::catalog::TargetId;
 use tidewheel_core::ports::StageStatus;
 
 use crate::Probe;
 
+pub use self::indexes::{
+    Declared, GenerationOverview, IndexOverview, MissingEmbedding, MovedAlias, Operation, OperationStep,
+    ServingOverview,
+};
 pub use self::look::{EmbedderClient, IndexPorts, Looker, OverviewPorts, QueuePorts, ServerNames, TIMEOUT};
-pub use self::problems::{CODES, Problem, Severity};
+pub use self::problems::{CODES, INDEX_CODES, Problem, Severity};
 pub use self::thresholds::Thresholds;
 pub use self::verdict::{SyncState, SyncVerdict};
 
@@ -44,27 +52,45 @@ pub struct Overview {
     pub source: Probe<Source>,
     /// Redis.
     pub redis: Probe<Redis>,
-    /// The collection in Qdrant.
+    /// The collection in Qdrant that searches of the first index read.
     pub collection: Probe<Collection>,
     /// The embedder.
     pub embedder: Probe<Embedder>,
     /// Commit-to-searchable latency within the last minute; `None` if no change became searchable.
     pub latency: Option<Latency>,
-    /// The last audit; `None` if the active producer has not finished one.
+    /// The last audit of the first index; `None` if the active producer has not finished one.
     pub audit: Option<Audit>,
     /// Tokens embedded and saved since the running processors started.
     pub tokens: Option<Tokens>,
     /// Services of all reporting processes.
     pub services: Vec<Service>,
+    /// The indexes, by name. Before a catalog is applied, the one of the local settings.
+    pub indexes: Vec<IndexOverview>,
 }
 
 impl Overview {
-    /// Derives problems and verdict from the numbers.
+    /// Derives problems, verdict and the states of indexes from the numbers.
     #[must_use]
     pub fn judged(mut self, thresholds: &Thresholds) -> Self {
         self.problems = problems::problems(&self, thresholds);
         self.verdict = verdict::verdict(&self, &self.problems);
+        let states: Vec<SyncState> = self.indexes.iter().map(|index| verdict::state(&self, index)).collect();
+        for (index, state) in self.indexes.iter_mut().zip(states) {
+            index.state = state;
+        }
         self
+    }
+
+    /// The index of this name.
+    pub fn index(&self, name: &str) -> Option<&IndexOverview> {
+        self.indexes.iter().find(|index| index.name.as_str() == name)
+    }
+
+    /// The last audit of each index. That of the first one is the audit of the overview.
+    fn audits(&self) -> impl Iterator<Item = (Option<&IndexOverview>, &Audit)> {
+        let first = self.audit.as_ref().map(|audit| (self.indexes.first(), audit));
+        let others = self.indexes.iter().skip(1).filter_map(|index| Some((Some(index), index.drift.as_ref()?)));
+        first.into_iter().chain(others)
     }
 
     /// Whether every server answered.
@@ -136,6 +162,9 @@ pub struct Snapshot {
     pub rows_per_second: Option<f64>,
     /// Seconds until all are read.
     pub eta_seconds: Option<f64>,
+    /// The targets that it fills; empty before a catalog is applied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scope: Vec<TargetId>,
 }
 
 /// Redis.

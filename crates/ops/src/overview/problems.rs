@@ -1,16 +1,17 @@
 //! Derives problems and their remedies from the numbers. Pure.
 
 use serde::Serialize;
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::stage::Stage;
 
-use super::{Overview, Probe, StageOverview, Thresholds};
-use crate::text::{FAR_SECONDS, documents, duration, entries, none_of, outlook, thousands};
+use super::{Overview, Probe, StageOverview, Thresholds, index_problems};
+use crate::text::{FAR_SECONDS, duration, entries, none_of, outlook, thousands};
 
 /// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Progress is blocked, or data is about to be lost.
+    /// Progress is blocked, searches are affected, or data is about to be lost.
     Critical,
     /// Needs attention.
     Warning,
@@ -23,8 +24,12 @@ pub struct Problem {
     pub severity: Severity,
     /// Stable code, for programs and the runbook.
     pub code: &'static str,
-    /// The affected component: `mongodb`, `redis`, `qdrant`, `embedder`, a stream or a service.
+    /// The affected component: `mongodb`, `redis`, `qdrant`, `embedder`, `settings`, a stream, a service or a
+    /// collection.
     pub subject: String,
+    /// The affected index; `None` for a problem of the whole installation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexName>,
     /// Human-readable description.
     pub message: String,
     /// The remedy.
@@ -51,6 +56,23 @@ pub const CODES: &[&str] = &[
     "redis-memory",
     "dead-letters",
     "collection-unhealthy",
+    "declaration-differs",
+    "generation-stuck",
+    "index-lost",
+    "alias-moved",
+    "embedding-missing",
+];
+
+/// The codes of problems that each concern one index. Some also concern the whole installation.
+pub const INDEX_CODES: &[&str] = &[
+    "latency",
+    "drift",
+    "collection-unhealthy",
+    "declaration-differs",
+    "generation-stuck",
+    "index-lost",
+    "alias-moved",
+    "embedding-missing",
 ];
 
 /// Returns the problems in these numbers, worst first.
@@ -65,27 +87,34 @@ pub(super) fn problems(overview: &Overview, thresholds: &Thresholds) -> Vec<Prob
         }
     }
     source(overview, thresholds, &mut found);
-    drift(overview, &mut found);
+    index_problems::drift(overview, &mut found);
     redis_memory(overview, thresholds, &mut found);
-    latency(overview, thresholds, &mut found);
-    collection(overview, &mut found);
+    index_problems::latency(overview, thresholds, &mut found);
+    index_problems::collections(overview, &mut found);
+    for index in &overview.indexes {
+        index_problems::of_index(index, overview, &mut found);
+    }
     found.0.sort_by_key(|problem| problem.severity);
     found.0
 }
 
-struct Found(Vec<Problem>);
+/// The problems found so far.
+pub(super) struct Found(Vec<Problem>);
 
 impl Found {
-    fn add(
+    /// Adds a problem, and returns it.
+    pub(super) fn add(
         &mut self,
         severity: Severity,
         code: &'static str,
         subject: &str,
         message: String,
         action: impl Into<String>,
-    ) {
+    ) -> &mut Problem {
         debug_assert!(CODES.contains(&code), "{code} is missing from CODES");
-        self.0.push(Problem { severity, code, subject: subject.to_owned(), message, action: action.into() });
+        let (subject, action) = (subject.to_owned(), action.into());
+        self.0.push(Problem { severity, code, subject, index: None, message, action });
+        self.0.last_mut().expect("one was just added")
     }
 }
 
@@ -196,26 +225,6 @@ fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     }
 }
 
-fn drift(overview: &Overview, found: &mut Found) {
-    let Some(audit) = overview.audit.as_ref().filter(|audit| audit.drift() > 0) else { return };
-    let super::Audit { missing, stale, extra, surplus, .. } = *audit;
-    let counts = [(missing, "missing"), (stale, "stale"), (extra, "extra"), (surplus, "with surplus points")];
-    let counts =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{} {kind}", thousands(*count)));
-    let (drift, since, parked) = (audit.drift(), duration(audit.seconds_ago), overview.parked());
-    let message = format!(
-        "the index differs from MongoDB in {}, found by the audit {since} ago: {}",
-        documents(drift),
-        counts.collect::<Vec<_>>().join(", ")
-    );
-    let action = if audit.unexplained(parked) == 0 {
-        "parked changes count as missing or stale: retry or drop the dead letters first; `tidewheel verify` lists the differences"
-    } else {
-        "repair with `tidewheel verify --repair`; find out what else writes to the collection"
-    };
-    found.add(Severity::Warning, "drift", "qdrant", message, action);
-}
-
 fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     let Probe::Known(redis) = &overview.redis else { return };
     let Some(limit) = redis.memory_limit_bytes else { return };
@@ -225,24 +234,5 @@ fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found)
         let message = format!("Redis uses {percent}% of its memory; the producer pauses when Redis is full");
         let action = "raise maxmemory, let the stages drain, or lower streams.retention_entries";
         found.add(severity, "redis-memory", "redis", message, action);
-    }
-}
-
-fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
-    let Some(latency) = &overview.latency else { return };
-    if latency.p95_seconds > thresholds.latency.as_secs_f64() {
-        let (p95, objective) = (duration(latency.p95_seconds), duration(thresholds.latency.as_secs_f64()));
-        let message = format!("p95 commit-to-searchable latency of {p95} exceeds the objective of {objective}");
-        let action = "check which stage has a backlog; latency recovers automatically after an outage";
-        found.add(Severity::Warning, "latency", Stage::Embedded.name(), message, action);
-    }
-}
-
-fn collection(overview: &Overview, found: &mut Found) {
-    let Probe::Known(collection) = &overview.collection else { return };
-    if collection.status.as_deref() == Some("red") {
-        let message = format!("Qdrant reports status red for collection {}", collection.name);
-        let action = "check Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";
-        found.add(Severity::Critical, "collection-unhealthy", "qdrant", message, action);
     }
 }

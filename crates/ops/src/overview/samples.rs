@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use tidewheel_core::catalog::{IndexName, State};
 use tidewheel_core::ports::{ConsumerStatus, StageStatus};
 use tidewheel_core::stage::Stage;
 
 use super::{
-    Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, StageOverview, SyncState,
-    SyncVerdict, Thresholds, Tokens,
+    Audit, Collection, Declared, Embedder, GenerationOverview, IndexOverview, Latency, Operation, OperationStep,
+    Overview, Probe, Redis, Service, ServingOverview, Snapshot, Source, StageOverview, SyncState, SyncVerdict,
+    Thresholds, Tokens,
 };
 
 /// The default thresholds.
@@ -96,6 +98,7 @@ pub fn healthy() -> Overview {
                 of: None,
                 rows_per_second: None,
                 eta_seconds: None,
+                scope: Vec::new(),
             }),
             damage: None,
             passed_over: Vec::new(),
@@ -129,7 +132,97 @@ pub fn healthy() -> Overview {
         audit: Some(Audit { seconds_ago: 7_200.0, missing: 0, stale: 0, extra: 0, surplus: 0 }),
         tokens: Some(Tokens { embedded: 9_876_543, saved: 123_456 }),
         services: ["embedder", "processor", "producer", "upserter"].map(service).into(),
+        indexes: vec![index("documents", &[generation(1, State::Serving, "documents", 91_337)])],
     };
+    overview.judged(&thresholds())
+}
+
+/// An index whose serving generation is among these.
+pub fn index(name: &str, generations: &[GenerationOverview]) -> IndexOverview {
+    let serving = generations.iter().find(|generation| generation.state == State::Serving);
+    IndexOverview {
+        name: IndexName::of_collection(name),
+        state: SyncState::InSync,
+        serving: serving
+            .map(|serving| ServingOverview { generation: serving.number, collection: serving.collection.clone() }),
+        generations: generations.to_vec(),
+        operation: None,
+        declared: Declared::Applied,
+        points: serving.and_then(|serving| serving.points),
+        drift: Some(Audit { seconds_ago: 7_200.0, missing: 0, stale: 0, extra: 0, surplus: 0 }),
+        dead_letters: Some(0),
+        latency: Some(Latency { changes: 720, p50_seconds: 0.08, p95_seconds: 0.21, p99_seconds: 0.4 }),
+        alias_moved: None,
+        embedding_missing: None,
+    }
+}
+
+/// A generation that is filled.
+pub fn generation(number: u32, state: State, collection: &str, points: u64) -> GenerationOverview {
+    GenerationOverview {
+        number,
+        state,
+        collection: collection.to_owned(),
+        status: Some("green".into()),
+        points: Some(points),
+        documents: None,
+        filled: true,
+        problem: None,
+        lost: None,
+        until_ms: None,
+    }
+}
+
+/// Three declared indexes: one is being moved to a new generation, another one is new.
+pub fn declared() -> Overview {
+    let mut overview = healthy();
+    let mut tickets = index(
+        "tickets",
+        &[
+            generation(2, State::Kept, "tickets.g2", 1_200_000),
+            generation(3, State::Serving, "tickets.g3", 1_204_311),
+            GenerationOverview { filled: false, ..generation(4, State::Filling, "tickets.g4", 412_000) },
+        ],
+    );
+    tickets.generations[0].until_ms = Some(1_700_000_000_000 + 3_600_000);
+    tickets.operation = Some(Operation {
+        generation: 4,
+        step: OperationStep::Filling,
+        rows: Some(412_000),
+        of: Some(1_204_311),
+        rows_per_second: Some(3_100.0),
+        eta_seconds: Some(255.0),
+        stalled_seconds: 0.0,
+        problem: None,
+    });
+    let mut users =
+        index("users", &[GenerationOverview { filled: false, ..generation(1, State::Serving, "users.g1", 0) }]);
+    users.operation = Some(Operation {
+        generation: 1,
+        step: OperationStep::Queued,
+        rows: None,
+        of: None,
+        rows_per_second: None,
+        eta_seconds: None,
+        stalled_seconds: 30.0,
+        problem: None,
+    });
+    (users.drift, users.latency) = (None, None);
+    let articles = index("articles", &[generation(1, State::Serving, "articles.g1", 8_120)]);
+    if let Probe::Known(collection) = &mut overview.collection {
+        (collection.name, collection.points) = ("articles".into(), Some(8_120));
+    }
+    if let Probe::Known(source) = &mut overview.source {
+        source.snapshot = Some(Snapshot {
+            state: "running",
+            rows: 412_000,
+            of: Some(1_204_311),
+            rows_per_second: Some(3_100.0),
+            eta_seconds: Some(255.0),
+            scope: vec![IndexName::of_collection("tickets").target(4)],
+        });
+    }
+    overview.indexes = vec![articles, tickets, users];
     overview.judged(&thresholds())
 }
 
@@ -188,5 +281,8 @@ pub fn empty() -> Overview {
     }
     (empty.latency, empty.audit, empty.tokens) = (None, None, None);
     empty.services.clear();
+    for index in &mut empty.indexes {
+        (index.points, index.drift, index.latency) = (Some(0), None, None);
+    }
     empty.judged(&thresholds())
 }

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::problems::{Problem, Severity};
-use super::{Overview, Probe, StageOverview};
+use super::{Audit, IndexOverview, OperationStep, Overview, Probe, Snapshot, StageOverview};
 use crate::text::{documents, entries, outlook, thousands};
 
-/// Sync state of the index.
+/// Sync state of all indexes, or of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SyncState {
@@ -57,7 +57,7 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
     };
     let backlog = one.backlog + two.backlog;
     let parked = overview.parked();
-    let drift = overview.audit.as_ref().map_or(0, |audit| audit.unexplained(parked));
+    let drift = overview.drift().unexplained(parked);
     // The stage with the larger backlog is the bottleneck.
     let (number, stage) = if one.backlog >= two.backlog { (1, one) } else { (2, two) };
     let in_the_way = (backlog > 0).then_some(number);
@@ -73,7 +73,10 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
         };
         return SyncVerdict {
             state: SyncState::Stalled,
-            summary: format!("Sync stalled: {}{waits}", problem.message),
+            summary: match problem.code {
+                "alias-moved" => format!("Searches affected: {}{waits}", problem.message),
+                _ => format!("Sync stalled: {}{waits}", problem.message),
+            },
             action: Some(problem.action.clone()),
             stage: in_the_way,
             eta_seconds: None,
@@ -90,7 +93,7 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
         };
     }
     let eta = outlook(eta_seconds, two.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
-    let snapshot = source.and_then(|source| source.snapshot.as_ref()).filter(|snapshot| snapshot.state != "done");
+    let snapshot = overview.snapshot().filter(|snapshot| snapshot.state != "done");
     let summary = match (snapshot, in_the_way) {
         (Some(snapshot), _) => {
             let of = snapshot.of.map_or_else(String::new, |of| format!(" of about {}", thousands(of)));
@@ -111,7 +114,8 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
                 (0, 0) => format!("In sync: {searchable}"),
                 (_, 0) => format!("In sync{except}"),
                 _ => format!(
-                    "Drifted: the index differs from MongoDB in {}, although {searchable}{except}",
+                    "Drifted: {} from MongoDB in {}, although {searchable}{except}",
+                    drifted(overview),
                     documents(drift)
                 ),
             }
@@ -137,6 +141,56 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
     }
 }
 
+/// The state of one index. Its backlog is that of the stages, which all indexes share.
+pub(super) fn state(overview: &Overview, index: &IndexOverview) -> SyncState {
+    let [Probe::Known(one), Probe::Known(two)] = &overview.stages else { return SyncState::Unknown };
+    let concerns = |problem: &&Problem| problem.index.as_ref().is_none_or(|name| *name == index.name);
+    if overview.problems.iter().filter(concerns).any(|problem| problem.severity == Severity::Critical) {
+        return SyncState::Stalled;
+    }
+    let has_backlog = one.backlog + two.backlog > 0;
+    let was_read = overview.source.known().is_none_or(|source| source.read_until.is_some());
+    if !has_backlog && (!was_read || is_empty(index)) {
+        return SyncState::Empty;
+    }
+    if has_backlog || index.serving.is_none() || index.is_being_filled() {
+        return SyncState::Syncing;
+    }
+    let audits = overview.audits().find(|(of, _)| of.is_some_and(|of| of.name == index.name));
+    match audits.map_or(0, |(_, audit)| audit.unexplained(overview.parked())) {
+        0 => SyncState::InSync,
+        _ => SyncState::Drifted,
+    }
+}
+
+/// Whether nothing was added to the index, and nothing is being added.
+fn is_empty(index: &IndexOverview) -> bool {
+    let is_waiting = |step| matches!(step, OperationStep::Creating | OperationStep::Queued);
+    index.points.unwrap_or(0) == 0
+        && match index.serving_generation() {
+            None => index.generations.is_empty(),
+            Some(serving) => {
+                !serving.filled && index.operation.as_ref().is_none_or(|operation| is_waiting(operation.step))
+            }
+        }
+}
+
+/// What differs from the source, with its verb.
+fn drifted(overview: &Overview) -> String {
+    if overview.indexes.len() < 2 {
+        return "the index differs".to_owned();
+    }
+    let names: Vec<&str> = overview
+        .audits()
+        .filter(|(_, audit)| audit.drift() > 0)
+        .filter_map(|(index, _)| Some(index?.name.as_str()))
+        .collect();
+    match names.as_slice() {
+        [only] => format!("index {only} differs"),
+        names => format!("indexes {} differ", names.join(", ")),
+    }
+}
+
 /// Why a stage is unknown.
 fn unread(stages: &[Probe<StageOverview>]) -> Option<&str> {
     stages.iter().find_map(Probe::error)
@@ -148,11 +202,32 @@ impl Overview {
         self.stages.iter().filter_map(Probe::known).map(|stage| stage.status.dead_letters).sum()
     }
 
+    /// The differences of all indexes.
+    fn drift(&self) -> Audit {
+        let none = Audit { seconds_ago: 0.0, missing: 0, stale: 0, extra: 0, surplus: 0 };
+        self.audits().fold(none, |sum, (_, audit)| Audit {
+            missing: sum.missing + audit.missing,
+            stale: sum.stale + audit.stale,
+            extra: sum.extra + audit.extra,
+            surplus: sum.surplus + audit.surplus,
+            ..sum
+        })
+    }
+
+    /// The snapshot, unless it only fills generations that no search reads.
+    fn snapshot(&self) -> Option<&Snapshot> {
+        let snapshot = self.source.known()?.snapshot.as_ref()?;
+        let is_read = |index: &IndexOverview| {
+            let serving = index.serving.as_ref().map(|serving| index.name.target(serving.generation));
+            serving.is_some_and(|serving| snapshot.scope.contains(&serving))
+        };
+        (snapshot.scope.is_empty() || self.indexes.iter().any(is_read)).then_some(snapshot)
+    }
+
     /// Seconds until all changes are searchable at the current rates.
     fn eta_seconds(&self) -> Option<f64> {
         let [Probe::Known(one), Probe::Known(two)] = &self.stages else { return None };
-        let snapshot = self.source.known().and_then(|source| source.snapshot.as_ref());
-        let unread = snapshot.filter(|snapshot| snapshot.state == "running");
+        let unread = self.snapshot().filter(|snapshot| snapshot.state == "running");
         let unread = unread.map_or(0, |snapshot| snapshot.of.unwrap_or(snapshot.rows).saturating_sub(snapshot.rows));
         let backlog = one.backlog + two.backlog + unread;
         // Unread snapshot rows are already counted in the backlog.

@@ -1,11 +1,14 @@
 //! Overviews of fakes.
 
+use std::sync::Arc;
+
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Acknowledge as _, Checkpoint, IndexWriter as _, Queue as _};
+use tidewheel_core::ports::{Acknowledge as _, Checkpoint, Embedder as EmbedderPort, IndexWriter as _, Queue as _};
 use tidewheel_core::report::{
     Bucket, EmbedderReport, FORMAT, LatencyReport, ProcessReport, ProcessorReport, ProducerReport, ServiceReport,
     UpserterReport,
 };
+use tidewheel_core::version::ClusterTime;
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint};
 use tidewheel_testkit::fakes::embedder::FakeEmbedder;
 use tidewheel_testkit::fakes::faults::Fault;
@@ -17,10 +20,15 @@ use tidewheel_testkit::fakes::source::FakeSource;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
 use super::*;
+use crate::catalog::CatalogReader;
 use crate::overview::samples::thresholds;
+use crate::samples::{Servers, declaration};
+
+mod declared;
 
 /// All servers: stage 1 has two unread changes, and the collection is empty.
 struct World {
+    servers: Servers,
     streams: FakeStreams,
     registry: FakeRegistry,
     reports: FakeReports,
@@ -31,13 +39,15 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        let servers = Servers::new();
         let world = Self {
-            streams: FakeStreams::new(),
+            streams: servers.streams.clone(),
             registry: FakeRegistry::default(),
             reports: FakeReports::default(),
             source: FakeSource::new("shop"),
-            index: FakeIndex::new(),
+            index: servers.collections.index("documents"),
             embedder: FakeEmbedder::new(3),
+            servers,
         };
         world.index.prepare(3).await.unwrap();
         world.streams.journal().append(None, &changes(1..=2), &checkpoint(2)).await.unwrap();
@@ -54,9 +64,15 @@ impl World {
                 server: Arc::new(FakeQueueServer::new(self.streams.clone())),
                 journal: Arc::new(self.streams.journal()),
                 reports: Arc::new(self.reports.clone()),
+                catalog: Arc::new(CatalogReader::new(Arc::new(self.streams.catalog()), Some(declaration("documents")))),
+                states: Arc::new(self.streams.clone()),
             }),
             source: Some(Arc::new(self.source.clone())),
-            index: Ok(IndexPorts { reader: index.clone(), inspector: index }),
+            index: Ok(IndexPorts {
+                reader: index.clone(),
+                inspector: index,
+                collections: Arc::new(self.servers.collections.clone()),
+            }),
             embedder: Box::new(move || Ok(Arc::new(embedder.clone()) as Arc<dyn EmbedderPort>)),
         }
     }
