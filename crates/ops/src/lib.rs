@@ -11,11 +11,13 @@
 //! - [`replay`]: plans replays.
 //! - [`dead_letters`]: lists, retries and deletes dead letters.
 //! - [`installation`]: shows and takes over the ownership of Redis and of the collection.
+//! - [`indexes`]: plans and submits changes of declarations, and watches their progress.
 //!
 //! [`selection`] decides which indexes a use case concerns; [`catalog`] reads which there are.
 
 pub mod catalog;
 pub mod dead_letters;
+pub mod indexes;
 pub mod inspect;
 pub mod installation;
 mod layout;
