@@ -4,6 +4,7 @@
 mod tests;
 
 use serde::Serialize;
+use tidewheel_core::catalog::{Catalog, Generation, IndexName, TargetId};
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
@@ -13,8 +14,9 @@ use tidewheel_core::ports::{
 use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::NO_PRODUCER;
 
+use crate::catalog::CatalogReader;
 use crate::text::thousands;
-use crate::times;
+use crate::{selection, times};
 
 /// Idle time in milliseconds after which a processor counts as stopped: processors poll every second.
 const SILENT_MS: u64 = 20_000;
@@ -41,6 +43,8 @@ pub struct ReplayRequest {
     pub filter: Option<SourceFilter>,
     /// The new collection; `None` for the live one.
     pub into: Option<String>,
+    /// Only this index.
+    pub index: Option<IndexName>,
 }
 
 /// Why a replay is rejected.
@@ -60,6 +64,8 @@ impl Rejection {
 
 /// The ports of a plan.
 pub struct PlanPorts<'a> {
+    /// The catalog.
+    pub catalog: &'a CatalogReader,
     /// Stage 1.
     pub raw: &'a dyn StreamLog<Change>,
     /// Stage 2.
@@ -76,8 +82,48 @@ pub struct PlanPorts<'a> {
     pub into: Option<&'a dyn Index>,
 }
 
+/// Indexes of an applied catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveIndexes {
+    names: Vec<IndexName>,
+    /// The models of their points, with dimensions if they are known.
+    models: Vec<String>,
+}
+
+impl LiveIndexes {
+    fn of(catalog: &Catalog) -> Self {
+        let model = |(_, generation): (TargetId, &Generation)| match &generation.embedder {
+            Some(identity) => format!("{} ({} dimensions)", identity.model, identity.dimension),
+            None => generation.declaration.embedding.model.clone(),
+        };
+        let mut models: Vec<String> = catalog.routed().map(model).collect();
+        models.sort_unstable();
+        models.dedup();
+        Self { names: catalog.indexes.keys().cloned().collect(), models }
+    }
+
+    /// The embedders that the replayed documents go through.
+    fn through(&self) -> String {
+        let models = self.models.join(", ");
+        if self.models.len() == 1 {
+            format!("embedder with model {models}")
+        } else {
+            format!("embedders with models {models}")
+        }
+    }
+
+    /// The indexes, as the end of the replay.
+    fn shown(&self) -> String {
+        let names: Vec<String> = self.names.iter().map(|name| format!("{:?}", name.as_str())).collect();
+        let indexes = if names.len() == 1 { "index" } else { "indexes" };
+        format!("{indexes} {}; newer changes win", names.join(", "))
+    }
+}
+
 /// Input of the plan.
 pub struct ReplayFacts {
+    /// The selected indexes of the applied catalog; `None` before one is applied.
+    pub indexes: Option<LiveIndexes>,
     /// The contents of stage 1.
     pub raw: Extent,
     /// The contents of stage 2.
@@ -101,10 +147,14 @@ pub struct ReplayFacts {
 /// Gathers the input of the plan. `collection` is the live collection, or its alias.
 ///
 /// # Errors
-/// If a server fails.
+/// If a server fails, or there is no such index.
 pub async fn facts(ports: &PlanPorts<'_>, request: &ReplayRequest, collection: &str) -> PortResult<ReplayFacts> {
+    let catalog = ports.catalog.read().await?;
+    let selected = selection::restricted(&catalog, request.index.as_ref())?;
+    let indexes = (!selected.is_short_form()).then(|| LiveIndexes::of(&selected));
     let (raw, embedded) = tokio::try_join!(ports.raw.extent(), ports.embedded.extent())?;
-    let embedder = match ports.embedder {
+    // Local settings state nothing about indexes of an applied catalog.
+    let embedder = match ports.embedder.filter(|_| indexes.is_none()) {
         Some(embedder) => Some(embedder.info().await?),
         None => None,
     };
@@ -112,13 +162,16 @@ pub async fn facts(ports: &PlanPorts<'_>, request: &ReplayRequest, collection: &
         (Some(name), Some(index)) => Some((name.clone(), index.count().await?)),
         _ => None,
     };
-    let resolved = ports.aliases.resolve(collection).await?;
+    let resolved = match indexes {
+        None => ports.aliases.resolve(collection).await?,
+        Some(_) => Named::Nothing,
+    };
     let model = newest_model(ports.embedded, &embedded).await?;
     let checkpoint = ports.journal.load().await?;
     let consumers = ports.stages.status(Stage::Raw).await?.consumers;
     let processors = consumers.iter().any(|consumer| consumer.idle_ms < SILENT_MS);
     let collection = collection.to_owned();
-    Ok(ReplayFacts { raw, embedded, embedder, collection, resolved, into, model, processors, checkpoint })
+    Ok(ReplayFacts { indexes, raw, embedded, embedder, collection, resolved, into, model, processors, checkpoint })
 }
 
 /// The model of the newest vectors in stage 2.
@@ -158,6 +211,12 @@ pub fn plan(request: &ReplayRequest, facts: &ReplayFacts) -> Result<ReplayPlan, 
         return Err(Rejection::new(
             "invalid --filter: a MongoDB query requires `replay source`",
             "remove --filter, or replay the source",
+        ));
+    }
+    if facts.indexes.is_some() && request.into.is_some() {
+        return Err(Rejection::new(
+            "invalid --into: indexes of an applied catalog create their collections themselves",
+            "run `tidewheel apply --generation` to fill a new collection",
         ));
     }
     let stage = match request.from {
@@ -205,15 +264,17 @@ pub fn plan(request: &ReplayRequest, facts: &ReplayFacts) -> Result<ReplayPlan, 
             (None, None) => "MongoDB: every document".to_owned(),
         },
     };
-    let through = match &facts.embedder {
-        Some(info) => format!("embedder with model {} ({} dimensions)", info.model, info.dimension),
-        None => "no embedder: the stored vectors are reused".to_owned(),
+    let through = match (&facts.indexes, &facts.embedder) {
+        (Some(indexes), _) if request.from != Origin::Embedded => indexes.through(),
+        (None, Some(info)) => format!("embedder with model {} ({} dimensions)", info.model, info.dimension),
+        _ => "no embedder: the stored vectors are reused".to_owned(),
     };
     let Some((name, points)) = &facts.into else {
+        let live = || format!("live collection {:?}; newer changes win", facts.collection);
         return Ok(ReplayPlan {
             from,
             through,
-            into: format!("live collection {:?}; newer changes win", facts.collection),
+            into: facts.indexes.as_ref().map_or_else(live, LiveIndexes::shown),
             alias: None,
             warnings,
             afterwards: "the services process the replay: run `tidewheel status` to see the progress".to_owned(),

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{EntryId, IndexWriter as _, PortResult, StreamLog};
+use tidewheel_core::ports::{EntryId, IndexWriter as _, PortResult, Source, StreamLog};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
+use tidewheel_ops::catalog::CatalogReader;
 use tidewheel_ops::replay::{Origin, PlanPorts, ReplayFacts, ReplayPlan, ReplayRequest, facts};
-use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
+use tidewheel_pipeline::replay::{self, Destinations, Into, IntoPorts, Pages, Progress};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_stores::redis::RedisStore;
 use tidewheel_stores::redis::keys::STAGE_2_REPLAY;
 use tokio_util::sync::CancellationToken;
 
-use super::short_form;
+use super::{read_targets, short_form};
 use crate::connect;
 use crate::exit::Failure;
 use crate::services::{guard, known_vectors, own_name, processor_options, upserter_options, while_owned};
@@ -53,7 +54,9 @@ impl<'a> Replay<'a> {
         let index = connect::index(self.settings)?;
         let into = self.request.into.as_deref().map(|name| connect::index_of(self.settings, name)).transpose()?;
         let (raw, embedded) = (self.raw(), self.embedded());
+        let catalog = CatalogReader::new(Arc::new(self.redis.clone()), short_form(self.settings));
         let ports = PlanPorts {
+            catalog: &catalog,
             raw: &*raw,
             embedded: &*embedded,
             journal: &self.redis,
@@ -89,24 +92,30 @@ impl<'a> Replay<'a> {
             return self.into(into, plan, facts, report, stop).await;
         }
         if self.request.from == Origin::Embedded {
-            return Ok(replay::embedded(self.embedded(), self.after(), self.number, &report, stop).await?);
+            let (log, after) = (self.embedded(), self.after());
+            return Ok(replay::embedded(log, self.destinations()?, after, self.number, &report, stop).await?);
         }
-        let mut pages = self.pages(facts).await?;
+        let mut pages = self.pages(facts, self.destinations()?).await?;
         Ok(replay::changes(&mut pages, &*self.raw(), &report, stop).await?)
     }
 
-    async fn pages(&self, facts: &ReplayFacts) -> Result<Pages, Failure> {
+    /// The targets of the selected index, or else of all.
+    fn destinations(&self) -> PortResult<Destinations> {
+        Ok(Destinations::new(read_targets(self.settings, &self.redis)?, self.request.index.clone()))
+    }
+
+    async fn pages(&self, facts: &ReplayFacts, to: Destinations) -> Result<Pages, Failure> {
         if self.request.from == Origin::Raw {
-            return Ok(replay::raw(self.raw(), self.after(), self.number).await?);
+            return Ok(replay::raw(self.raw(), to, self.after(), self.number).await?);
         }
         let options = connect::mongo_options(self.settings, "a replay of the source")?;
-        let source = connect::covered(connect::source(options).await?, self.settings);
+        let source: Arc<dyn Source> = Arc::new(connect::source(options).await?);
         let epoch = facts.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
         Ok(match self.request.since {
-            None => replay::rows(source, epoch, self.request.filter.clone()).await?,
+            None => replay::rows(source, to, epoch, self.request.filter.clone()).await?,
             Some(since) => {
                 let seconds = u32::try_from(since / 1_000).unwrap_or(u32::MAX);
-                replay::history(source, epoch, ClusterTime { seconds, increment: 0 }, self.number).await?
+                replay::history(source, to, epoch, ClusterTime { seconds, increment: 0 }, self.number).await?
             }
         })
     }
@@ -140,9 +149,11 @@ impl<'a> Replay<'a> {
             Failure::new("--into requires the short form of one index")
                 .with_hint("with [[index]], `tidewheel apply --generation` fills a new collection")
         })?;
+        let declaration = Arc::new(declaration);
+        let to = Destinations::plain(declaration.clone());
         let into = Into {
             ports,
-            declaration: Arc::new(declaration),
+            declaration,
             processor: processor_options(self.settings),
             upserter: upserter_options(self.settings),
             alias: plan.alias.clone(),
@@ -154,7 +165,7 @@ impl<'a> Replay<'a> {
             }
             let failed =
                 |failure: Failure| ServiceError { service: "replay", message: failure.message, hint: failure.hint };
-            self.pages(facts).await.map(Some).map_err(failed)
+            self.pages(facts, to).await.map(Some).map_err(failed)
         };
         let run = into.run(from_stage_2.then(|| self.after()), pages, report, stop.clone());
         let done = while_owned(&guard, &stop, run).await?;

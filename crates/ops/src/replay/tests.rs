@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use tidewheel_core::catalog::{EmbedderIdentity, State};
 use tidewheel_core::ports::{EntryId, IndexWriter as _, Queue as _, ResumeToken, SnapshotState};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
@@ -9,9 +12,10 @@ use tidewheel_testkit::fakes::stream_log::FakeAliases;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
 use super::*;
+use crate::samples::{Servers, catalog as catalog_of, declaration, index};
 
 fn request(from: Origin, into: Option<&str>) -> ReplayRequest {
-    ReplayRequest { from, since: None, filter: None, into: into.map(str::to_owned) }
+    ReplayRequest { from, since: None, filter: None, into: into.map(str::to_owned), index: None }
 }
 
 fn extent(entries: u64, whole: bool) -> Extent {
@@ -21,6 +25,7 @@ fn extent(entries: u64, whole: bool) -> Extent {
 fn facts() -> ReplayFacts {
     let time = ClusterTime { seconds: 1, increment: 1 };
     ReplayFacts {
+        indexes: None,
         raw: extent(10, true),
         embedded: extent(20, false),
         embedder: Some(EmbedderInfo {
@@ -105,7 +110,9 @@ async fn facts_describe_streams_embedder_and_collections() {
         (streams.stream_log(Stage::Raw), streams.stream_log(Stage::Embedded), streams.journal());
     let (stages, aliases) = (streams.inspector(), FakeAliases::new(&["documents_1"]));
     aliases.switch("documents", "documents_1").await.unwrap();
+    let catalog = CatalogReader::new(Arc::new(streams.catalog()), Some(declaration("documents")));
     let ports = PlanPorts {
+        catalog: &catalog,
         raw: &raw,
         embedded: &stage_2,
         journal: &journal,
@@ -132,4 +139,42 @@ async fn facts_describe_streams_embedder_and_collections() {
 
 async fn facts_of(ports: &PlanPorts<'_>, request: &ReplayRequest) -> PortResult<ReplayFacts> {
     super::facts(ports, request, "documents").await
+}
+
+#[tokio::test]
+async fn plan_names_the_indexes_of_an_applied_catalog() {
+    let servers = Servers::new();
+    let mut applied = catalog_of(7, &[("tickets", State::Serving), ("notes", State::Serving)]);
+    let notes = applied.indexes.get_mut(&index("notes")).unwrap().generations.get_mut(&1).unwrap();
+    notes.embedder = Some(EmbedderIdentity { model: "bge".into(), revision: "1".into(), dimension: 384 });
+    servers.apply(&applied).await;
+    let streams = &servers.streams;
+    streams.journal().append(None, &[change(1)], &checkpoint(1)).await.unwrap();
+    let (raw, stage_2, journal) =
+        (streams.stream_log(Stage::Raw), streams.stream_log(Stage::Embedded), streams.journal());
+    let (stages, aliases) = (streams.inspector(), FakeAliases::new(&[]));
+    let catalog = CatalogReader::new(Arc::new(streams.catalog()), Some(declaration("documents")));
+    let ports = PlanPorts {
+        catalog: &catalog,
+        raw: &raw,
+        embedded: &stage_2,
+        journal: &journal,
+        stages: &stages,
+        embedder: Some(&servers.embedder),
+        aliases: &aliases,
+        into: None,
+    };
+    let of = async |name: Option<&str>, into: Option<&str>| {
+        let request = ReplayRequest { index: name.map(index), ..request(Origin::Raw, into) };
+        plan(&request, &facts_of(&ports, &request).await.unwrap())
+    };
+    let both = of(None, None).await.unwrap();
+    assert_eq!(both.lines()[1].1, "embedders with models bge (384 dimensions), fake:4");
+    assert_eq!(both.lines()[2].1, "indexes \"notes\", \"tickets\"; newer changes win");
+    let one = of(Some("tickets"), None).await.unwrap();
+    assert_eq!(one.lines()[1].1, "embedder with model fake:4");
+    assert_eq!(one.lines()[2].1, "index \"tickets\"; newer changes win");
+    assert!(of(None, Some("tickets_2")).await.unwrap_err().hint.contains("apply --generation"));
+    let unknown = ReplayRequest { index: Some(index("users")), ..request(Origin::Raw, None) };
+    assert!(facts_of(&ports, &unknown).await.is_err());
 }

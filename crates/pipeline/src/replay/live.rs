@@ -9,8 +9,8 @@ use tidewheel_core::ports::{Backlog, EntryId, StreamLog};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::pages::Entries;
-use super::{Pages, Progress, Report};
+use super::entries::Entries;
+use super::{Destinations, Pages, Progress, Report};
 use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE, Room};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
@@ -46,6 +46,7 @@ pub async fn changes(
 /// Appends the entries of stage 2 after `after` to stage 2 again, marked as replayed.
 pub async fn embedded(
     stream_log: Arc<dyn StreamLog<Embedded>>,
+    destinations: Destinations,
     after: EntryId,
     replay: u32,
     report: &Report,
@@ -55,7 +56,7 @@ pub async fn embedded(
     let room = Room::new("stage 2", "the upserters", BESIDE_LIVE_CHANGES);
     let mut progress = Progress::default();
     let all = async {
-        let begin = || Entries::begin(stream_log.clone(), after.clone(), replay);
+        let begin = || Entries::begin(stream_log.clone(), destinations.clone(), after.clone(), replay);
         let entries = retry.call("read the position of stage 2", begin).await?;
         progress.of = entries.of();
         let entries = &Mutex::new(entries);

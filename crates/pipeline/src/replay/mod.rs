@@ -13,21 +13,29 @@
 //! **Deleted documents stay deleted**: of MongoDB's history only states of documents that still exist are replayed.
 //! **Interruptible**: only appended or written records remain, and the same replay may be run again.
 //! **Backpressure**: a replay waits while its stage has a large backlog, so that live changes are not delayed.
+//! **Targets**: with an applied catalog, rows and history go to the targets to which their documents belong now, entries to
+//! those of their own targets that are still kept up; a replay of one index leaves the others alone.
 //! **Into a new collection**: changes committed meanwhile reach both collections; the alias is switched atomically once
 //! the new one has everything, and the group stays until it has processed all entries written to the old one.
 
 mod collected;
+mod destinations;
+mod entries;
+mod history;
 mod into;
 mod live;
 mod pages;
+mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use tidewheel_core::change::Change;
-use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Covered, EntryId, PortResult, SourceFilter, StreamLog};
+use tidewheel_core::ports::{Covered, EntryId, PortResult, Source, SourceFilter, StreamLog};
 use tidewheel_core::version::{ClusterTime, Version};
 
+pub use destinations::Destinations;
 pub use into::{Into, IntoPorts};
 pub use live::{changes, embedded};
 pub use pages::Pages;
@@ -57,7 +65,14 @@ pub fn number(now: std::time::SystemTime) -> u32 {
 
 /// The current rows of the source, or those that match a filter, as changes of this epoch. They win over everything
 /// older, without a replay mark.
-pub async fn rows(source: Covered, epoch: u32, filter: Option<SourceFilter>) -> PortResult<Pages> {
+pub async fn rows(
+    source: Arc<dyn Source>,
+    destinations: Destinations,
+    epoch: u32,
+    filter: Option<SourceFilter>,
+) -> PortResult<Pages> {
+    let coverage = destinations.now().await?.coverage().clone();
+    let source = Covered { source, coverage };
     let time = source.now().await?;
     let collections = source.collections().await?;
     let mut of = 0;
@@ -65,33 +80,27 @@ pub async fn rows(source: Covered, epoch: u32, filter: Option<SourceFilter>) -> 
         of += source.estimate(namespace).await?;
     }
     let of = filter.is_none().then_some(of);
-    Ok(Pages::rows(source, Version::of_snapshot(epoch, time), collections, filter, of))
+    let version = Version::of_snapshot(epoch, time);
+    Ok(Pages::rows(rows::Rows::new(source.source, destinations, version, collections, filter), of))
 }
 
 /// The changes committed since `since`, from the source's history, marked as replayed.
-pub async fn history(source: Covered, epoch: u32, since: ClusterTime, replay: u32) -> PortResult<Pages> {
-    let until = source.now().await?;
-    Pages::history(source, epoch, since, until, replay).await
+pub async fn history(
+    source: Arc<dyn Source>,
+    destinations: Destinations,
+    epoch: u32,
+    since: ClusterTime,
+    replay: u32,
+) -> PortResult<Pages> {
+    Ok(Pages::history(history::History::begin(source, destinations, epoch, since, replay).await?))
 }
 
 /// The entries of stage 1 after `after`, marked as replayed.
-pub async fn raw(stream_log: Arc<dyn StreamLog<Change>>, after: EntryId, replay: u32) -> PortResult<Pages> {
-    Ok(Pages::entries(pages::Entries::begin(stream_log, after, replay).await?))
-}
-
-/// A record whose change can be marked.
-pub(crate) trait Marked {
-    fn mark(&mut self, replay: u32);
-}
-
-impl Marked for Change {
-    fn mark(&mut self, replay: u32) {
-        self.version.replay = self.version.replay.max(replay);
-    }
-}
-
-impl Marked for Embedded {
-    fn mark(&mut self, replay: u32) {
-        self.change.mark(replay);
-    }
+pub async fn raw(
+    stream_log: Arc<dyn StreamLog<Change>>,
+    destinations: Destinations,
+    after: EntryId,
+    replay: u32,
+) -> PortResult<Pages> {
+    Ok(Pages::entries(entries::Entries::begin(stream_log, destinations, after, replay).await?))
 }

@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
     let (filter, into) = (args.filter.clone().map(SourceFilter), args.into.clone());
-    let request = ReplayRequest { from: Origin::from(args.from), since, filter, into };
+    let request = ReplayRequest { from: Origin::from(args.from), since, filter, into, index: None };
     let replay = Replay::new(settings, request, replay::number(now))?;
     // Keep documents of another database out of this Redis.
     guard(settings, replay.redis(), None, None).check_redis().await?;
