@@ -28,7 +28,7 @@ pub fn declared(catalog: &Catalog, declarations: &[Declaration]) -> BTreeMap<Ind
 }
 
 /// The declaration to which an index is to conform; `None` for one that is being dropped.
-fn intended(index: &Index) -> Option<&Declaration> {
+pub(crate) fn intended(index: &Index) -> Option<&Declaration> {
     let is_coming = |state| matches!(state, State::Creating | State::Filling | State::Comparing | State::Ready);
     let coming = || index.generations.iter().rev().find(|(_, generation)| is_coming(generation.state));
     let switching = index.switching.map(|switch| switch.to);

@@ -37,6 +37,7 @@ use tidewheel_core::ports::{
 use uuid::Uuid;
 
 pub use declared::declared;
+pub(crate) use declared::intended;
 pub use planner::{EstimatePorts, PlanRequest, plan};
 pub use progress::{Progress, Step};
 pub use report::{Cost, IndexPlan, Plan, RateSource, Refused, Searches};

@@ -40,7 +40,8 @@ impl Step {
         matches!(self, Self::Held | Self::Done)
     }
 
-    fn text(self) -> &'static str {
+    /// The step in words.
+    pub fn text(self) -> &'static str {
         match self {
             Self::Submitted => "waiting for the producer",
             Self::Creating => "creating",

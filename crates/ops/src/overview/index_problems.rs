@@ -6,7 +6,8 @@ use tidewheel_core::catalog::{IndexName, State};
 use tidewheel_core::stage::Stage;
 
 use super::problems::{Found, Severity};
-use super::{Audit, Declared, IndexOverview, Latency, MovedAlias, OperationStep, Overview, Probe, Thresholds};
+use super::{Audit, Declared, IndexOverview, Latency, MovedAlias, Overview, Probe, Thresholds};
+use crate::indexes::Step;
 use crate::text::{documents, duration, entries, thousands};
 
 /// Seconds without progress after which an operation counts as stuck.
@@ -122,19 +123,20 @@ fn stuck(index: &IndexOverview, overview: &Overview, found: &mut Found) {
     let Some(operation) = &index.operation else { return };
     let (number, called) = (operation.generation, &index.name);
     let since = duration(operation.stalled_seconds);
+    let is_waiting = matches!(operation.step, Step::Ready | Step::Switching);
     let cause = match &operation.problem {
         Some(problem) => format!("does not advance: {problem}"),
         None if operation.stalled_seconds < STUCK_SECONDS => return,
-        None if operation.step == OperationStep::Switching => {
+        None if is_waiting => {
             let backlog = overview.stages.iter().filter_map(Probe::known).map(|stage| stage.backlog).sum();
             format!("has waited for an empty pipeline for {since}: {} waiting", entries(backlog))
         }
         None => format!("has made no progress for {since}: {}", operation.step.text()),
     };
-    let is_compared = operation.step == OperationStep::Comparing && operation.problem.is_some();
+    let is_compared = operation.step == Step::Comparing && operation.problem.is_some();
     let action = if is_compared {
         "retry or drop the dead letters; `tidewheel apply` compares again, `tidewheel apply --accept-missing N` switches anyway"
-    } else if operation.step == OperationStep::Switching {
+    } else if is_waiting {
         "let the backlog drain; the alias moves automatically"
     } else {
         "fix the cause; the producer's log names it, and the operation continues automatically"

@@ -18,7 +18,7 @@ use tidewheel_core::catalog::{Generation, Index, IndexName, State, TargetId};
 use tidewheel_core::ports::CollectionState;
 
 pub(super) use self::facts::{Facts, fingerprints, moved_alias};
-pub use self::operation::{Operation, OperationStep};
+pub use self::operation::Operation;
 use super::figures::{audit_of, latency_of};
 use super::{Audit, Latency, SyncState};
 
@@ -136,9 +136,7 @@ impl IndexOverview {
     /// Whether documents are missing in the serving collection until a snapshot ends that runs, or waits to run.
     pub fn is_being_filled(&self) -> bool {
         let serving = self.serving.as_ref().map(|serving| serving.generation);
-        self.operation
-            .as_ref()
-            .is_some_and(|operation| operation.step.is_filling() && Some(operation.generation) == serving)
+        self.operation.as_ref().is_some_and(|operation| operation.is_filling() && Some(operation.generation) == serving)
     }
 }
 
@@ -216,13 +214,6 @@ fn not_applied(name: IndexName) -> IndexOverview {
         alias_moved: None,
         embedding_missing: None,
     }
-}
-
-/// The generation whose declaration is the applied one: the one that the alias moves to, or is coming, or serves.
-fn current(index: &Index) -> Option<(u32, &Generation)> {
-    let to = index.switching.map(|switch| switch.to);
-    let number = to.or_else(|| coming(index)).or(index.serving)?;
-    Some((number, index.generations.get(&number)?))
 }
 
 /// The generation that does not serve yet.

@@ -29,8 +29,7 @@ use tidewheel_core::ports::StageStatus;
 use crate::Probe;
 
 pub use self::indexes::{
-    Declared, GenerationOverview, IndexOverview, MissingEmbedding, MovedAlias, Operation, OperationStep,
-    ServingOverview,
+    Declared, GenerationOverview, IndexOverview, MissingEmbedding, MovedAlias, Operation, ServingOverview,
 };
 pub use self::look::{EmbedderClient, IndexPorts, Looker, OverviewPorts, QueuePorts, ServerNames, TIMEOUT};
 pub use self::problems::{CODES, INDEX_CODES, Problem, Severity};

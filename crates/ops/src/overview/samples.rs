@@ -7,10 +7,10 @@ use tidewheel_core::ports::{ConsumerStatus, StageStatus};
 use tidewheel_core::stage::Stage;
 
 use super::{
-    Audit, Collection, Declared, Embedder, GenerationOverview, IndexOverview, Latency, Operation, OperationStep,
-    Overview, Probe, Redis, Service, ServingOverview, Snapshot, Source, StageOverview, SyncState, SyncVerdict,
-    Thresholds, Tokens,
+    Audit, Collection, Declared, Embedder, GenerationOverview, IndexOverview, Latency, Operation, Overview, Probe,
+    Redis, Service, ServingOverview, Snapshot, Source, StageOverview, SyncState, SyncVerdict, Thresholds, Tokens,
 };
+use crate::indexes::Step;
 
 /// The default thresholds.
 pub fn thresholds() -> Thresholds {
@@ -187,7 +187,7 @@ pub fn declared() -> Overview {
     tickets.generations[0].until_ms = Some(1_700_000_000_000 + 3_600_000);
     tickets.operation = Some(Operation {
         generation: 4,
-        step: OperationStep::Filling,
+        step: Step::Filling,
         rows: Some(412_000),
         of: Some(1_204_311),
         rows_per_second: Some(3_100.0),
@@ -199,7 +199,7 @@ pub fn declared() -> Overview {
         index("users", &[GenerationOverview { filled: false, ..generation(1, State::Serving, "users.g1", 0) }]);
     users.operation = Some(Operation {
         generation: 1,
-        step: OperationStep::Queued,
+        step: Step::Queued,
         rows: None,
         of: None,
         rows_per_second: None,

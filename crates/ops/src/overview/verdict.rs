@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::problems::{Problem, Severity};
-use super::{Audit, IndexOverview, OperationStep, Overview, Probe, Snapshot, StageOverview};
+use super::{Audit, IndexOverview, Overview, Probe, Snapshot, StageOverview};
+use crate::indexes::Step;
 use crate::text::{documents, entries, outlook, thousands};
 
 /// Sync state of all indexes, or of one.
@@ -165,7 +166,7 @@ pub(super) fn state(overview: &Overview, index: &IndexOverview) -> SyncState {
 
 /// Whether nothing was added to the index, and nothing is being added.
 fn is_empty(index: &IndexOverview) -> bool {
-    let is_waiting = |step| matches!(step, OperationStep::Creating | OperationStep::Queued);
+    let is_waiting = |step| matches!(step, Step::Creating | Step::Queued);
     index.points.unwrap_or(0) == 0
         && match index.serving_generation() {
             None => index.generations.is_empty(),

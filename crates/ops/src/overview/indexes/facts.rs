@@ -6,7 +6,8 @@ use tidewheel_core::catalog::{Catalog, Index, IndexName, State, TargetId};
 use tidewheel_core::ports::{Checkpoint, CollectionState, PublishedReport};
 use tidewheel_core::report::{Figures, SettingsReport};
 
-use super::{CollectionStates, Declared, MissingEmbedding, MovedAlias, current};
+use super::{CollectionStates, Declared, MissingEmbedding, MovedAlias};
+use crate::indexes::intended;
 use crate::overview::Snapshot;
 
 /// What was gathered.
@@ -106,10 +107,7 @@ impl Facts<'_> {
 
 /// The fingerprints of the applied declarations.
 pub(in crate::overview) fn fingerprints(catalog: &Catalog) -> BTreeMap<IndexName, String> {
-    let of = |(name, index): (&IndexName, &Index)| {
-        let (_, generation) = current(index)?;
-        Some((name.clone(), generation.declaration.fingerprint().to_string()))
-    };
+    let of = |(name, index): (&IndexName, &Index)| Some((name.clone(), intended(index)?.fingerprint().to_string()));
     catalog.indexes.iter().filter_map(of).collect()
 }
 

@@ -5,6 +5,7 @@ use tidewheel_core::catalog::{Due, Generation, Index, IndexName, State, TargetId
 use tidewheel_core::ports::{Checkpoint, SnapshotState};
 
 use super::{Facts, coming};
+use crate::indexes::{Progress, Step};
 
 /// What is being done for a generation of an index. One of the short form has no time without progress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -12,7 +13,7 @@ pub struct Operation {
     /// The generation.
     pub generation: u32,
     /// The step.
-    pub step: OperationStep,
+    pub step: Step,
     /// Documents read by the snapshot; `None` outside of one.
     pub rows: Option<u64>,
     /// Estimated total; `None` if the producer does not report it.
@@ -27,49 +28,18 @@ pub struct Operation {
     pub problem: Option<String>,
 }
 
-/// A step of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OperationStep {
-    /// The collection is created.
-    Creating,
-    /// A snapshot is due, and another one runs first, or none yet.
-    Queued,
-    /// A snapshot adds what is missing.
-    Filling,
-    /// Orphaned points are removed.
-    Sweeping,
-    /// The collection is compared with MongoDB.
-    Comparing,
-    /// Settings of the collection are changed.
-    Altering,
-    /// The alias moves as soon as the pipeline is empty.
-    Switching,
-    /// It is ready, and was submitted not to switch.
-    Held,
-    /// The collection is deleted.
-    Retiring,
-}
-
-impl OperationStep {
-    /// Whether a snapshot runs, or waits to run.
-    pub fn is_filling(self) -> bool {
-        matches!(self, Self::Queued | Self::Filling | Self::Sweeping)
+impl Operation {
+    /// One line, without the name of the index and without the problem.
+    pub fn line(&self, index: &IndexName) -> String {
+        let seconds_left = self.eta_seconds.map(|seconds| seconds.ceil() as u64);
+        let progress = Progress::new(index, Some(self.generation), self.step);
+        let (documents, of, per_second) = (self.rows, self.of, self.rows_per_second);
+        Progress { documents, of, per_second, seconds_left, ..progress }.line()
     }
 
-    /// What is done, for people.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Queued => "waiting for a snapshot",
-            Self::Filling => "filling",
-            Self::Sweeping => "sweeping orphaned points",
-            Self::Comparing => "comparing with MongoDB",
-            Self::Altering => "changing settings of the collection",
-            Self::Switching => "waiting for an empty pipeline",
-            Self::Held => "ready, held",
-            Self::Retiring => "deleting",
-        }
+    /// Whether a snapshot runs, or waits to run.
+    pub(super) fn is_filling(&self) -> bool {
+        matches!(self.step, Step::Queued | Step::Filling)
     }
 }
 
@@ -99,11 +69,10 @@ pub(super) fn operation(
     let generation = index.generations.get(&number)?;
     let target = name.target(number);
     let step = step(facts, &target, index, generation);
-    let in_progress = matches!(step, OperationStep::Filling | OperationStep::Sweeping);
-    let snapshot = facts.snapshot.filter(|_| in_progress);
+    let snapshot = facts.snapshot.filter(|_| step == Step::Filling);
     let position = facts.audits.get(&target).cloned().flatten();
     let key = progress(generation, facts.checkpoint, position.as_deref());
-    let is_waiting = step == OperationStep::Held || facts.catalog.is_short_form();
+    let is_waiting = step == Step::Held || facts.catalog.is_short_form();
     let stalled_seconds = if is_waiting { 0.0 } else { stalled(target, key) };
     Some(Operation {
         generation: number,
@@ -117,27 +86,27 @@ pub(super) fn operation(
     })
 }
 
-fn step(facts: &Facts<'_>, target: &TargetId, index: &Index, generation: &Generation) -> OperationStep {
+fn step(facts: &Facts<'_>, target: &TargetId, index: &Index, generation: &Generation) -> Step {
     if index.switching.is_some_and(|switch| switch.to == target.generation) {
-        return OperationStep::Switching;
+        return Step::Switching;
     }
     match generation.state {
-        State::Creating => OperationStep::Creating,
-        State::Comparing => OperationStep::Comparing,
-        State::Ready if generation.hold => OperationStep::Held,
-        State::Ready => OperationStep::Switching,
-        State::Retiring => OperationStep::Retiring,
+        State::Creating => Step::Creating,
+        State::Comparing => Step::Comparing,
+        State::Ready if generation.hold => Step::Held,
+        State::Ready => Step::Ready,
+        State::Retiring => Step::Deleting,
         State::Filling | State::Serving | State::Kept => match running(facts.checkpoint, target, generation) {
-            Some(SnapshotState::Sweeping { .. }) => OperationStep::Sweeping,
-            Some(_) => OperationStep::Filling,
-            None if is_read(facts.checkpoint, target, generation) => OperationStep::Filling,
-            None if generation.is_filled() => OperationStep::Altering,
-            None => OperationStep::Queued,
+            Some(_) => Step::Filling,
+            // Everything is read, and only has to arrive.
+            None if is_read(facts.checkpoint, target, generation) => Step::Filling,
+            None if generation.is_filled() => Step::Altering,
+            None => Step::Queued,
         },
     }
 }
 
-/// Whether the snapshot that the generation is due for has read everything, so that it only has to arrive.
+/// Whether the snapshot that the generation is due for has read everything.
 fn is_read(checkpoint: Option<&Checkpoint>, target: &TargetId, generation: &Generation) -> bool {
     let due = Due { target: target.clone(), due: generation.due };
     !generation.is_filled() && checkpoint.is_some_and(|checkpoint| checkpoint.scope.contains(&due))

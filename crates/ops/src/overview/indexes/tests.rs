@@ -1,6 +1,7 @@
 use tidewheel_core::catalog::{Declaration, EmbeddingSpec, Selector};
 
 use super::*;
+use crate::indexes::Step;
 use crate::overview::samples::{declared, healthy, thresholds};
 use crate::overview::{Overview, Probe};
 
@@ -27,7 +28,7 @@ fn index_has_a_state_of_its_own() {
     let backlog = declared().with_stage(1, |stage| stage.backlog = 5).judged(&thresholds());
     assert!(states(&backlog).iter().all(|(_, state)| *state == SyncState::Syncing), "{backlog:?}");
 
-    let filled = with("users", |users| users.operation.as_mut().unwrap().step = OperationStep::Filling);
+    let filled = with("users", |users| users.operation.as_mut().unwrap().step = Step::Filling);
     assert_eq!(states(&filled)[2], ("users", SyncState::Syncing));
 
     let mut blind = declared();
@@ -84,7 +85,7 @@ fn problems_of_single_indexes_name_them() {
     assert_eq!(stuck.problems[0].message, "generation 4 of index tickets does not advance: why");
     let waiting = with("tickets", |index| {
         let operation = index.operation.as_mut().unwrap();
-        (operation.step, operation.stalled_seconds) = (OperationStep::Switching, 720.0);
+        (operation.step, operation.stalled_seconds) = (Step::Ready, 720.0);
     });
     let message = "generation 4 of index tickets has waited for an empty pipeline for 12 min: 0 changes waiting";
     assert_eq!(waiting.problems[0].message, message);

@@ -5,7 +5,8 @@ use tidewheel_core::ports::TargetStates as _;
 use tidewheel_core::report::SettingsReport;
 
 use super::*;
-use crate::overview::{Declared, MovedAlias, OperationStep, Severity};
+use crate::indexes::Step;
+use crate::overview::{Declared, MovedAlias, Severity};
 use crate::samples::{catalog, index, target};
 
 impl World {
@@ -136,7 +137,7 @@ async fn operation_without_progress_is_stuck_after_ten_minutes() {
     world.apply(&with_second(catalog(7, &[("tickets", State::Serving)]), State::Creating)).await;
     let looker = world.looker();
     let operation = looker.look().await.indexes[0].operation.clone().unwrap();
-    assert_eq!((operation.generation, operation.step), (2, OperationStep::Creating));
+    assert_eq!((operation.generation, operation.step), (2, Step::Creating));
     tokio::time::sleep(Duration::from_secs(599)).await;
     assert_eq!(affected(&looker.look().await, "generation-stuck"), [""; 0]);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -153,7 +154,7 @@ async fn generation_that_is_filled_shows_the_snapshot() {
     let journal = world.streams.journal();
     let looker = world.looker();
     let waiting = looker.look().await.indexes[0].operation.clone().unwrap();
-    assert_eq!((waiting.step, waiting.rows), (OperationStep::Queued, None));
+    assert_eq!((waiting.step, waiting.rows), (Step::Queued, None));
 
     let snapshot = SnapshotState::Running { time: ClusterTime::default(), after: None, rows: 300 };
     let scope = vec![Due { target: target("tickets.g2"), due: 7 }];
@@ -162,7 +163,7 @@ async fn generation_that_is_filled_shows_the_snapshot() {
     let overview = looker.look().await;
     let tickets = &overview.indexes[0];
     let operation = tickets.operation.as_ref().unwrap();
-    assert_eq!((operation.generation, operation.step, operation.rows), (2, OperationStep::Filling, Some(300)));
+    assert_eq!((operation.generation, operation.step, operation.rows), (2, Step::Filling, Some(300)));
     assert!(!tickets.is_being_filled(), "searches read the other generation");
     let snapshot = overview.source.known().unwrap().snapshot.as_ref().unwrap();
     assert_eq!((snapshot.state, &snapshot.scope[..]), ("running", &[target("tickets.g2")][..]));
