@@ -1,5 +1,6 @@
 //! Builds the use cases of `tidewheel-ops` from the settings.
 
+mod indexes;
 mod replay;
 mod targets;
 
@@ -20,7 +21,6 @@ use tidewheel_ops::overview::{EmbedderClient, IndexPorts, Looker, OverviewPorts,
 use tidewheel_ops::search::SearchPorts;
 use tidewheel_ops::verify::VerifyPorts;
 use tidewheel_ops::wait::{WaitPorts, Waiter};
-use tidewheel_pipeline::audit::AuditPorts;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource, id_readings};
 use tidewheel_stores::qdrant::QdrantCollections;
 use tidewheel_stores::redis::RedisStore;
@@ -30,6 +30,7 @@ use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Provider, Settings, address};
 
+pub(crate) use self::indexes::Indexes;
 pub(crate) use self::replay::Replay;
 pub(crate) use self::targets::{embedding_targets, owned_targets, read_targets, short_form};
 
@@ -122,21 +123,21 @@ pub(crate) fn search(settings: &Settings) -> Result<SearchPorts, Failure> {
     Ok(SearchPorts { targets: embedding_targets(settings, &connect::redis(settings)?)?, collections })
 }
 
-/// The source, to plan a comparison of it with the index, and the ports of that comparison. Repairs only with `repair`.
+/// The source, to plan comparisons of it with the indexes, and the ports of these comparisons. Repairs only with `repair`.
 pub(crate) async fn verify(
     settings: &Settings,
     redis: &RedisStore,
     repair: bool,
 ) -> Result<(MongoSource, VerifyPorts), Failure> {
     let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
-    let audit = AuditPorts {
-        source: connect::covered(source.clone(), settings),
-        index: Arc::new(connect::index(settings)?),
+    let ports = VerifyPorts {
+        source: Arc::new(source.clone()),
+        targets: read_targets(settings, redis)?,
         journal: Arc::new(redis.clone()),
-        position: None,
         repair: repair.then(|| Arc::new(redis.stream_log(Stage::Raw)) as _),
+        finder: Arc::new(redis.clone()),
     };
-    Ok((source, VerifyPorts { audit, finder: Arc::new(redis.clone()) }))
+    Ok((source, ports))
 }
 
 /// The wait for read-your-writes consistency. Connects on first use.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::catalog::{Catalog, IndexName};
+use tidewheel_core::change::Stamp;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::PortResult;
+use tidewheel_core::ports::{FoundEntry, PortResult};
 use tidewheel_pipeline::targets::{Applied, Target, Targets};
 
 use crate::within;
@@ -62,6 +63,13 @@ pub fn serving(applied: &Applied, wanted: Option<&IndexName>) -> PortResult<Vec<
         Some(name) if targets.is_empty() => Err(not_created(name)),
         _ => Ok(targets),
     }
+}
+
+/// Whether an entry concerns a target, or may do so because it cannot be read. One without targets concerns the plain one.
+pub(crate) fn concerns(entry: &FoundEntry, target: &Target) -> bool {
+    let Ok(change) = &entry.change else { return true };
+    let names = |stamp: &Stamp| stamp.targets.iter().chain(&stamp.leaves).any(|named| *named == target.id);
+    change.route.stamp().map_or(target.plain, names)
 }
 
 /// The error of an index without a collection.

@@ -31,7 +31,7 @@ use crate::{compose, connect, console, signals};
 pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedder};
 pub(crate) use ownership::{guard, while_owned};
 use stages::process_name;
-pub(crate) use stages::{known_vectors, left_out, own_name, payload_options, processor_options, upserter_options};
+pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
 
 /// Shutdown timeout.
 const GRACE: Duration = Duration::from_secs(10);

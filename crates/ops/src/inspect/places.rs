@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tidewheel_core::catalog::{Routes, TargetId};
-use tidewheel_core::change::Change;
+use tidewheel_core::catalog::Routes;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{RESERVED, Stamped};
 use tidewheel_core::ports::{FenceTarget, FoundEntry, IndexReader, IndexedPoint, PortResult, SourceRow, Tombstones};
@@ -18,6 +17,7 @@ use uuid::Uuid;
 use super::facts::{Deletions, IndexFacts, SourceFacts};
 use super::{Asked, TIMEOUT};
 use crate::Probe;
+use crate::selection::concerns;
 
 /// Chunks probed beyond the last expected one.
 const BLIND: u32 = 64;
@@ -75,7 +75,7 @@ impl Place {
 
     /// Whether an entry concerns the target, or may do so because it cannot be read.
     pub(super) fn holds(&self, entry: &FoundEntry) -> bool {
-        entry.change.as_ref().map_or(true, |change| concerns(change, &self.target.id, self.target.plain))
+        concerns(entry, &self.target)
     }
 
     /// The points of the document; `None` if there are none.
@@ -87,11 +87,6 @@ impl Place {
     pub(super) fn deleted(&self, asked: &Asked) -> Probe<Deletions> {
         self.deleted.as_ref().map(|known| known.get(&asked.document).cloned().unwrap_or_default())
     }
-}
-
-/// Whether a change concerns a target. One without targets concerns the plain one.
-fn concerns(change: &Change, target: &TargetId, plain: bool) -> bool {
-    change.route.stamp().map_or(plain, |stamp| stamp.targets.iter().chain(&stamp.leaves).any(|named| named == target))
 }
 
 /// Returns the points of each document in the index.

@@ -15,7 +15,7 @@ use crate::audit_log::Actor;
 use crate::cli::{Output, VerifyArgs};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
-use crate::services::{guard, left_out, payload_options};
+use crate::services::guard;
 use crate::settings::Settings;
 use crate::{compose, connect};
 
@@ -29,24 +29,25 @@ pub(crate) async fn run(args: &VerifyArgs, settings: &Settings) -> Result<Answer
     let verified = verified(args, settings, Arc::new(move |progress| report.report(progress))).await;
     shown.finish();
     let verified = verified?;
-    match args.output.output {
-        Output::Json => printer::json(&verified),
-        Output::Text => show(&verified),
+    match (args.output.output, verified.as_slice()) {
+        (Output::Json, [only]) => printer::json(only),
+        (Output::Json, several) => printer::json(&several),
+        (Output::Text, several) => several.iter().for_each(show),
     }
     Ok(answer(&verified))
 }
 
 /// Success if nothing differs or everything was repaired.
-fn answer(verified: &Verified) -> Answer {
-    if verified.left() == 0 { Answer::Fine } else { Answer::No }
+fn answer(verified: &[Verified]) -> Answer {
+    if verified.iter().all(|verified| verified.left() == 0) { Answer::Fine } else { Answer::No }
 }
 
-/// Compares source and index, and repairs differences with `--repair`.
-async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Result<Verified, Failure> {
+/// Compares the source with each index, and repairs differences with `--repair`.
+async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Result<Vec<Verified>, Failure> {
     let request = request(args, settings)?;
     let redis = connect::redis(settings)?;
     let (source, ports) = compose::verify(settings, &redis, args.repair).await?;
-    let options = verify::plan(&ports.audit.source, &source, request).await?;
+    let comparisons = verify::plan(&ports, &source, &request).await?;
     if args.repair {
         // Keep documents of another database out of this Redis.
         guard(settings, &redis, None, None).check_redis().await?;
@@ -56,13 +57,18 @@ async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Res
         );
         Actor::cli().records(&redis, "verify --repair", scope).await?;
     }
-    Ok(verify::verify(&ports, &options, &report).await?)
+    let mut verified = Vec::with_capacity(comparisons.len());
+    for comparison in &comparisons {
+        verified.push(verify::verify(&ports, comparison, &report).await?);
+    }
+    Ok(verified)
 }
 
 fn request(args: &VerifyArgs, settings: &Settings) -> Result<VerifyRequest, Failure> {
     let database = settings.mongodb.database.clone().unwrap_or_default();
+    let any = settings.is_declared();
     let namespace = |text: &String| {
-        let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database);
+        let whole = Namespace::parse(text).filter(|namespace| any || namespace.database() == database);
         whole.unwrap_or_else(|| Namespace::new(&database, text))
     };
     // The likeliest reading is used; extended JSON is unambiguous.
@@ -71,12 +77,12 @@ fn request(args: &VerifyArgs, settings: &Settings) -> Result<VerifyRequest, Fail
     };
     let range = Range { from: end(&args.from), to: end(&args.to) };
     Ok(VerifyRequest {
+        index: None,
         namespaces: args.namespaces.iter().map(namespace).collect(),
         sample: args.sample.as_deref().map(sample).transpose()?,
         range: (range != Range::default()).then_some(range),
-        payload: (!args.quick).then(|| payload_options(settings)),
+        quick: args.quick,
         settle: args.settle,
-        left_out: left_out(settings)?,
     })
 }
 
@@ -92,7 +98,10 @@ fn sample(text: &str) -> Result<Sample, Failure> {
 }
 
 fn show(verified: &Verified) {
-    let Verified { found, parked, partly } = verified;
+    let Verified { index, found, parked, partly } = verified;
+    if let Some(index) = index {
+        printer::data(styled(STRONG, format_args!("index {index}")));
+    }
     let rate = found.documents as f64 / found.seconds.max(1e-3);
     let scope = if *partly { "in the compared part of the documents" } else { "in all documents" };
     printer::message(format_args!(
