@@ -1,12 +1,13 @@
-//! Embeds the texts of a batch, isolating texts that fail.
+//! Embeds the texts of one model in a batch, isolating texts that fail.
 
 use std::ops::Range;
 
 use tidewheel_core::embedded::{Vectors, check_vectors};
 use tidewheel_core::error::{Cause, PortError, Server};
-use tidewheel_core::ports::{Embedder, PortResult, Purpose};
+use tidewheel_core::ports::{PortResult, Purpose};
 
-use crate::isolate::{Failure, Isolation, Sifted, Successes, Suspect};
+use super::model::Model;
+use crate::isolate::{Failure, Isolation, Sifted, Suspect};
 use crate::metric;
 use crate::retry::{RetryError, RetryPolicy};
 
@@ -17,18 +18,24 @@ const TEXTS: usize = 256;
 /// A text that every model embeds.
 const PROBE: &str = "tidewheel";
 
+/// The fix for a replaced model, before a catalog is applied.
+const HINT: &str = "if its model has changed, restart the processors and set qdrant.collection to a new name";
+
+/// The same for a declared index.
+const HINT_DECLARED: &str = "if its model has changed, restart the processors and run `tidewheel apply --generation`";
+
 /// The vector of a text, or the permanent error.
-type Answer = Result<Vec<f32>, PortError>;
+pub(super) type Answer = Result<Vec<f32>, PortError>;
 
 /// The answer for each text; `None` while it is pending.
 pub(super) type Outcome = Option<Answer>;
 
-/// Requests vectors from the embedder.
+/// Requests vectors from the embedder of a model.
 pub(super) struct Embedding<'a> {
-    pub(super) embedder: &'a dyn Embedder,
+    pub(super) model: &'a Model,
     pub(super) retry: &'a RetryPolicy,
-    pub(super) successes: &'a Successes,
-    pub(super) dimension: usize,
+    /// Whether a catalog is applied.
+    pub(super) is_declared: bool,
 }
 
 impl Embedding<'_> {
@@ -46,27 +53,28 @@ impl Embedding<'_> {
         Ok((outcomes, suspects))
     }
 
-    /// Retries the suspects until each has its vector or has failed permanently. `texts` are theirs, in the same order.
+    /// Retries the suspects until each has its vector or has failed permanently, and returns these with their places.
+    /// `texts` are theirs, in the same order.
     pub(super) async fn settle(
         &self,
         suspects: Vec<Suspect>,
         texts: &[String],
-        outcomes: &mut [Outcome],
-    ) -> Result<(), RetryError> {
+    ) -> Result<Vec<(usize, Answer)>, RetryError> {
         let places: Vec<usize> = suspects.iter().map(|suspect| suspect.index).collect();
         let own = |range: Range<usize>| {
             let place = places.binary_search(&range.start).expect("a suspect is in the list");
             self.attempt(&texts[place..=place])
         };
-        for (index, outcome) in self.isolation(own, || self.probe()).settle(suspects).await? {
+        let settled = self.isolation(own, || self.probe()).settle(suspects).await?;
+        let answered = settled.into_iter().map(|(index, outcome)| {
             let answer = outcome.and_then(|mut answers| answers.pop().expect("one text has one answer"));
-            outcomes[index] = Some(answer.inspect_err(rejected));
-        }
-        Ok(())
+            (index, answer.inspect_err(rejected))
+        });
+        Ok(answered.collect())
     }
 
     fn isolation<A, P>(&self, attempt: A, probe: P) -> Isolation<'_, A, P> {
-        Isolation { retry: self.retry, successes: self.successes, what: "embed texts", attempt, probe }
+        Isolation { retry: self.retry, successes: &self.model.successes, what: "embed texts", attempt, probe }
     }
 
     /// A too-long error of a single text is an answer: the embedder works, and the text need not be retried. Of several
@@ -93,7 +101,7 @@ impl Embedding<'_> {
     }
 
     async fn embed(&self, texts: &[String]) -> PortResult<Vectors> {
-        let vectors = self.embedder.embed(texts, Purpose::Passage).await?;
+        let vectors = self.model.embedder.embed(texts, Purpose::Passage).await?;
         self.fits(&vectors, texts.len()).await?;
         check_vectors(vectors.values(), vectors.dimension(), 0)?;
         Ok(vectors)
@@ -102,16 +110,15 @@ impl Embedding<'_> {
     /// Vectors of another dimension than announced do not fit the index, and missing vectors cannot be assigned to
     /// texts. If the probe has another dimension too, the embedder was replaced; otherwise a text is at fault.
     async fn fits(&self, vectors: &Vectors, texts: usize) -> PortResult<()> {
-        let (found, count, dimension) = (vectors.dimension(), vectors.len(), self.dimension);
+        let (found, count, dimension) = (vectors.dimension(), vectors.len(), self.model.dimension());
         let refused = |message| Err(PortError::poison(message).because(Server::EMBEDDER, Cause::Refused));
         if found != dimension && count > 0 {
             metric::rejected("dimension", count as u64);
             let message =
                 format!("the embedder returned vectors of dimension {found}, but announced dimension {dimension}");
-            let probe = self.embedder.embed(&[PROBE.to_owned()], Purpose::Passage).await;
+            let probe = self.model.embedder.embed(&[PROBE.to_owned()], Purpose::Passage).await;
             if probe.is_ok_and(|probe| !probe.is_empty() && probe.dimension() != dimension) {
-                let hint = "if its model has changed, restart the processors and set qdrant.collection to a new name";
-                return Err(PortError::fatal(message).with_hint(hint));
+                return Err(PortError::fatal(message).with_hint(if self.is_declared { HINT_DECLARED } else { HINT }));
             }
             return refused(message);
         }

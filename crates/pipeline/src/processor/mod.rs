@@ -1,85 +1,104 @@
 //! The processor: stage 1 → embedder → stage 2.
 //!
 //! ```text
-//!  raw_document_changes ──read / claim──▶ plan: newest change of each document, rendered, chunked
+//!  raw_document_changes ──read / claim──▶ plan: newest change of each document in each target, rendered, chunked
 //!                                           │ documents            │ deletes, drops     │ unreadable
 //!                                           ▼                      │                    ▼
 //!                                         index: vectors of        │               dead letters
 //!                                         unchanged chunks         │
 //!                                           ▼                      │
-//!                                         embedder (remaining      │
+//!                                         embedders (remaining     │
 //!                                         chunks of the batch,     │
 //!                                         each text once)          │
 //!                                           ▼                      ▼
 //!                                   one script: XADD to embedded_documents + XACK on raw_document_changes
 //! ```
 //!
-//! **Delivery**: at least once. An entry is acknowledged in the same atomic step that appends its record to stage 2.
+//! **Delivery**: at least once. An entry is acknowledged in the same atomic step that appends its records to stage 2.
 //! **Order**: none; versions order the records downstream. Of several changes of one document in a batch only the
-//! newest is embedded; the others are acknowledged with it, because the newest overwrites them in the index.
+//! newest in each target is embedded; the others are acknowledged with it, because the newest overwrites them in the
+//! index.
+//! **Targets**: a change has one record for each of its targets, and all of them are appended in one step. A document
+//! that a target does not cover any more is deleted from it. An entry stamped by a newer catalog than the known one loads
+//! the catalog first, so that nothing is rendered by an older declaration. Targets that the catalog does not route get no
+//! records.
+//! **Sharing**: targets with equal texts and models share the rendering, the chunks and the vectors of a document.
+//! Requests to different models run concurrently, and changes that wait for none of them are handed over first.
 //! **Reuse**: a chunk whose fingerprint (of its text and the model) matches one of the document's points in the index
-//! is not embedded again. The record in stage 2 is complete either way, so that it can be replayed into another
-//! collection; it is flagged if only the payload has changed. A vector depends only on its text and its model, so a
-//! stale read of the index is harmless.
+//! is not embedded again. For a document that is new to a target, the collections of other targets with the same model are
+//! read too. The record in stage 2 is complete either way, so that it can be replayed into another collection; it is
+//! flagged if only the payload has changed. A vector depends only on its text and its model, so a stale read of the index
+//! is harmless.
 //! **Poison**: a document that cannot be read or rendered is parked with its reason. So is one for which the embedder
 //! keeps failing, with any error, while other requests succeed; its neighbours proceed before that is decided. A
-//! deletion followed by a newer change in the batch proceeds too, because that change may be parked here or later.
+//! deletion followed by a newer change in the batch proceeds too, because that change may be parked here or later. A
+//! change that fails for some of its targets is handed over for the others, and parked for these.
 //! **Blank**: a document without text is handed over without calling the embedder, or as a deletion.
 //! **Length**: texts that the embedder rejects as too long are split again, as often as needed; nothing is truncated.
 //! **Threads**: rendering and tokenising run on the blocking thread pool, one batch at a time.
 //! **Backpressure**: above the high-water mark of stage 2 the processor hands over nothing; stage 1 buffers, and then
 //! MongoDB's oplog.
-//! **Outages**: while the embedder or Redis is unreachable the processor waits; stage 1 keeps unacknowledged entries.
+//! **Outages**: while the embedder or Redis is unreachable the processor waits; stage 1 keeps unacknowledged entries. It
+//! does not wait for the embedder of a target that was never whole: after 30 seconds of failures its records are left out,
+//! and the target is recorded as lost, in the step that acknowledges the entries.
 
+mod batch;
 mod blank;
 mod embed;
 mod filters;
+mod identity;
+mod lane;
 pub mod metric;
+mod model;
 mod options;
 mod plan;
+mod planner;
 mod recall;
+mod rejected;
 mod render;
 mod reuse;
+mod round;
+#[cfg(test)]
+mod samples;
 mod settle;
 mod split;
+mod steps;
 mod template;
+#[cfg(test)]
+mod tests;
 mod traced;
+mod unit;
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 pub use blank::LeftOut;
 pub use options::{Blank, ProcessorOptions, TextOptions};
 pub use render::Renderer;
 use tidewheel_core::change::Change;
-use tidewheel_core::chunking::ChunkLimits;
-use tidewheel_core::embedded::Embedded;
-use tidewheel_core::error::{Cause, PortError};
-use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::health::Health;
-use tidewheel_core::ports::{Backlog, Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Maintenance, Queue};
-use tidewheel_core::stage::Stage;
+use tidewheel_core::ports::{Backlog, Delivery, Handover, Maintenance, Queue};
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, info};
 
 use crate::backpressure::Room;
+use crate::breaker::Ended;
 use crate::consumer::{Consumer, Work};
 use crate::isolate::Successes;
-use crate::offload::{beside, offload};
-use crate::parking::{OnDeadLetter, park};
+use crate::newest;
+use crate::offload::offload;
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
-use crate::spans::BatchSpans;
-use embed::{Embedding, Outcome};
-use metric::{Saved, ServiceMetrics};
-use plan::{Job, Plan, Planner};
-use recall::Recall;
-use reuse::Reuse;
-use split::Splitter;
-use template::Template;
-use traced::EmbedCall;
+use crate::targets::{Applied, Targets};
+use batch::Batch;
+use lane::{Lanes, Planners, Skipped};
+use metric::ServiceMetrics;
+use model::{Models, guarded};
+use options::SettingNames;
+use planner::{Texts, finer};
+use traced::SharedSpans;
+use unit::Part;
 
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "processor";
@@ -95,29 +114,26 @@ pub struct ProcessorPorts {
     pub handover: Arc<dyn Handover>,
     /// The backlog of stage 2; `None` if the handover processes the records itself.
     pub backlog: Option<Arc<dyn Backlog>>,
-    /// Computes the vectors.
-    pub embedder: Arc<dyn Embedder>,
-    /// Existing vectors to reuse; without it every text is embedded.
-    pub known: Option<Arc<dyn KnownVectors>>,
+    /// The targets, with the embedders that compute their vectors, and the vectors to reuse.
+    pub targets: Arc<Targets>,
 }
 
 /// The service. Any number of instances may run concurrently.
 pub struct Processor {
     options: ProcessorOptions,
     ports: ProcessorPorts,
-    renderer: Renderer,
-    prefix: Option<Template>,
     tracer: Option<Tracer>,
     health: Health,
 }
 
 impl Processor {
-    /// Creates a processor; fails if a template is invalid.
+    /// Creates a processor; fails if a template of local settings is invalid.
     pub fn new(options: ProcessorOptions, ports: ProcessorPorts) -> Result<Self, ServiceError> {
-        let renderer = Renderer::new(&options.text).map_err(|error| ServiceError::new(NAME, error))?;
-        let prefix = options.chunk_prefix.as_deref().map(|template| Template::new("chunk.prefix", template));
-        let prefix = prefix.transpose().map_err(|error| ServiceError::new(NAME, error))?;
-        Ok(Self { options, ports, renderer, prefix, tracer: None, health: Health::of(NAME) })
+        if let Some(local) = ports.targets.current().target(None).filter(|target| target.is_local()) {
+            Texts::new(local.declaration(), &SettingNames::SHORT_FORM)
+                .map_err(|error| ServiceError::new(NAME, error))?;
+        }
+        Ok(Self { options, ports, tracer: None, health: Health::of(NAME) })
     }
 
     /// Returns the same processor with a tracer, if there is one.
@@ -134,54 +150,20 @@ impl Processor {
     /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         crate::metric::init_counters(NAME, &["not_finite", "zero", "dimension"]);
+        let stop = shutdown.child_token();
+        let _stop_side_loops = stop.clone().drop_guard();
+        let targets = self.ports.targets.clone();
+        tokio::spawn(targets.clone().follow(stop.clone()));
         let retry = RetryPolicy { health: self.health, shutdown };
-        let ProcessorPorts { queue, maintenance, handover, backlog, embedder, known } = self.ports;
-        let info = retry.call("reach the embedder", || embedder.info()).await;
-        let (info, tokens) = match info {
-            Ok(info) => (info, retry.call("get the model's tokeniser", || embedder.tokens()).await),
-            Err(error) => return ended(error),
-        };
-        let tokens = match tokens {
-            Ok(tokens) => tokens,
-            Err(error) => return ended(error),
-        };
-        info!(model = info.model, dimension = info.dimension, "ready");
-        let longest = self.options.chunk_tokens.map_or(info.max_tokens, |tokens| tokens.min(info.max_tokens));
-        let work = Worker {
-            queue: queue.clone(),
-            handover,
-            backlog,
-            embedder,
-            recall: Recall::new(known),
-            metrics: ServiceMetrics::new(),
-            fingerprints: Fingerprints::new(&info.model, &info.revision, info.dimension),
-            planner: Arc::new(Planner {
-                renderer: self.renderer,
-                prefix: self.prefix,
-                splitter: Splitter::new(
-                    tokens,
-                    ChunkLimits::new(longest, self.options.chunk_overlap),
-                    self.options.max_chunks,
-                ),
-                blank: self.options.blank,
-                on_dead_letter: self.options.on_dead_letter,
-            }),
-            info,
-            on_dead_letter: self.options.on_dead_letter,
-            successes: Successes::default(),
-            handed_over: Successes::default(),
-            room: Room::new("stage 2", "the upserters", self.options.high_water),
-            tracer: self.tracer,
-            retry: retry.clone(),
-        };
+        let work = Worker::new(self.ports.clone(), self.options.high_water, self.tracer, retry.clone());
+        match work.start().await {
+            Ok(()) => {}
+            Err(RetryError::Shutdown) => return Ok(()),
+            Err(RetryError::Failed(error)) => return Err(ServiceError::new(NAME, error)),
+        }
+        tokio::spawn(identity::save_identities(targets, stop));
+        let ProcessorPorts { queue, maintenance, .. } = self.ports;
         Consumer { service: NAME, queue, maintenance, options: self.options.consumer, retry }.run(work).await
-    }
-}
-
-fn ended(error: RetryError) -> Result<(), ServiceError> {
-    match error {
-        RetryError::Shutdown => Ok(()),
-        RetryError::Failed(error) => Err(ServiceError::new(NAME, error)),
     }
 }
 
@@ -189,15 +171,12 @@ struct Worker {
     queue: Arc<dyn Queue<Change>>,
     handover: Arc<dyn Handover>,
     backlog: Option<Arc<dyn Backlog>>,
-    embedder: Arc<dyn Embedder>,
-    recall: Recall,
+    targets: Arc<Targets>,
+    /// The lanes of the last batch.
+    current: Mutex<Arc<Lanes>>,
+    models: Models,
+    planners: Planners,
     metrics: ServiceMetrics,
-    fingerprints: Fingerprints,
-    planner: Arc<Planner>,
-    info: EmbedderInfo,
-    on_dead_letter: OnDeadLetter,
-    /// Successful requests to the embedder.
-    successes: Successes,
     /// Successful handovers to stage 2.
     handed_over: Successes,
     /// Room in stage 2.
@@ -215,135 +194,113 @@ impl Work<Change> for Worker {
 }
 
 impl Worker {
-    async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
-        let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", Stage::Raw, &deliveries);
-        let planner = self.planner.clone();
-        let mut plan = offload(planner.cost(&deliveries), move || planner.plan(deliveries)).await?;
-        let jobs = std::mem::take(&mut plan.jobs);
-        let entries = jobs.iter().map(|job| &job.entries).chain(plan.passed.iter().map(|passed| &passed.entries));
-        self.metrics.superseded.increment(entries.map(|entries| (entries.len() as u64).saturating_sub(1)).sum());
-        if let Some(spans) = &mut spans {
-            traced::passed(spans, &plan.passed);
+    fn new(ports: ProcessorPorts, high_water: u64, tracer: Option<Tracer>, retry: RetryPolicy) -> Self {
+        let ProcessorPorts { queue, handover, backlog, targets, .. } = ports;
+        Self {
+            queue,
+            handover,
+            backlog,
+            current: Mutex::new(Arc::new(Lanes::new(targets.current()))),
+            targets,
+            models: Models::default(),
+            planners: Planners::default(),
+            metrics: ServiceMetrics::new(),
+            handed_over: Successes::default(),
+            room: Room::new("stage 2", "the upserters", high_water),
+            tracer,
+            retry,
         }
-        if jobs.is_empty() {
-            return self.settle(Vec::new(), plan, &mut spans).await;
-        }
-        self.embed(jobs, plan, &mut spans).await
     }
 
-    /// Embeds the jobs and hands them over. Documents with a chunk that the embedder rejects as too long are split
-    /// again.
-    async fn embed(
-        &self,
-        mut jobs: Vec<Job>,
-        mut rest: Plan,
-        spans: &mut Option<BatchSpans>,
-    ) -> Result<(), RetryError> {
+    /// Waits for the catalog, and, with local settings, for their embedder. Those of declared indexes are awaited when they
+    /// are needed.
+    async fn start(&self) -> Result<(), RetryError> {
+        let lanes = self.lanes(&self.load(0).await?);
+        if let Some(local) = lanes.local() {
+            let model = self.models.ask(&local.target, &self.retry).await?;
+            info!(model = model.info.model, dimension = model.dimension(), "ready");
+            return local
+                .prepare(model, &self.planners)
+                .map_err(|error| self.retry.stopped("compile templates", error));
+        }
+        info!(targets = lanes.len(), "ready");
+        Ok(())
+    }
+
+    /// The catalog, at this revision or a newer one.
+    async fn load(&self, revision: u64) -> Result<Arc<Applied>, RetryError> {
+        self.retry.wait_for("load the applied catalog", || self.targets.at_least(revision)).await
+    }
+
+    /// The lanes of a catalog.
+    fn lanes(&self, applied: &Arc<Applied>) -> Arc<Lanes> {
+        let mut lanes = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lanes.are_of(applied) {
+            *lanes = Arc::new(Lanes::new(applied.clone()));
+            self.models.retain(applied);
+            self.planners.retain_used();
+        }
+        lanes.clone()
+    }
+
+    async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
+        let spans = SharedSpans::begin(self.tracer.as_ref(), &deliveries);
+        let lanes = self.lanes(&self.load(newest::catalog(&deliveries)).await?);
+        let skipped = self.prepare(&lanes, &deliveries).await?;
+        let planned = lanes.clone();
+        let plan = offload(lanes.cost(&deliveries), move || planned.plan(deliveries, &skipped)).await?;
+        let superseded: usize = plan.units.iter().map(|unit| unit.entries.len() - 1).sum();
+        self.metrics.superseded.increment(superseded as u64);
+        for (change, _) in &plan.retired {
+            let target = change.route.stamp().and_then(|stamp| stamp.targets.first());
+            crate::metric::retired(target.map_or("", |target| target.index.as_str()), 1);
+        }
+        let (batch, mut jobs) = Batch::new(lanes, spans, plan);
+        if jobs.is_empty() {
+            return self.settle(&batch, batch.decided()).await;
+        }
+        // Documents with a chunk that the embedder rejects as too long are split again.
         loop {
-            let too_long = self.embed_once(jobs, rest, spans).await?;
+            let too_long = self.round(&batch, jobs).await?;
             if too_long.is_empty() {
                 return Ok(());
             }
-            let planner = self.planner.clone();
-            let (finer, unsplittable) = offload(usize::MAX, move || planner.finer(too_long)).await?;
-            rest = Plan::default();
-            for (Job { change, entries, .. }, error) in unsplittable {
-                rest.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));
+            let too_long = batch.with_documents(too_long);
+            let (finer, unsplittable) = offload(usize::MAX, move || finer(too_long)).await?;
+            for (job, error) in unsplittable {
+                batch.decide(job.unit, Part::Failed { to: job.to, error });
             }
             if finer.is_empty() {
-                return self.settle(Vec::new(), rest, spans).await;
+                return self.settle(&batch, batch.decided()).await;
             }
             jobs = finer;
         }
     }
 
-    /// One pass over jobs as currently split; returns those with a chunk that is too long. Texts without a reusable
-    /// vector are embedded together. Jobs whose texts fail while other requests succeed come last, so that they block
-    /// no others.
-    async fn embed_once(
-        &self,
-        mut jobs: Vec<Job>,
-        rest: Plan,
-        spans: &mut Option<BatchSpans>,
-    ) -> Result<Vec<(Job, PortError)>, RetryError> {
-        let known = self.recall.ask(&reuse::reusable_points(&jobs)).await;
-        let dimension = self.info.dimension;
-        let reuse = Reuse::new(&jobs, known, &self.fingerprints, dimension);
-        let texts = reuse.take_texts(&mut jobs);
-        let embedder =
-            Embedding { embedder: &*self.embedder, retry: &self.retry, successes: &self.successes, dimension };
-        let call = spans.is_some().then(|| EmbedCall::begin(&self.info, texts.len()));
-        let (mut outcomes, suspects) = embedder.of(&texts).await?;
-        let call = call.map(EmbedCall::end);
-        let suspected: Vec<String> = suspects.iter().map(|suspect| texts[suspect.index].clone()).collect();
-        self.metrics.embedded.increment(texts.len() as u64);
-        reuse.restore_texts(&mut jobs, texts);
-        let (known, repeated) = reuse.saved(&jobs);
-        self.count(&self.metrics.known, &known);
-        self.count(&self.metrics.repeated, &repeated);
-        let numbered: Vec<(usize, Job)> = jobs.into_iter().enumerate().collect();
-        let (waiting, mut too_long) = self.hand_over(&reuse, &outcomes, numbered, rest, call.as_ref(), spans).await?;
-        if !suspects.is_empty() {
-            embedder.settle(suspects, &suspected, &mut outcomes).await?;
-            let settled = self.hand_over(&reuse, &outcomes, waiting, Plan::default(), call.as_ref(), spans).await?;
-            too_long.extend(settled.1);
-        }
-        Ok(too_long)
-    }
-
-    /// Hands over the jobs with all vectors, parks those that can never have them, and returns those that wait for one,
-    /// and those that are too long. Jobs are numbered as in `reuse`.
-    async fn hand_over(
-        &self,
-        reuse: &Reuse,
-        outcomes: &[Outcome],
-        jobs: Vec<(usize, Job)>,
-        mut plan: Plan,
-        call: Option<&EmbedCall>,
-        spans: &mut Option<BatchSpans>,
-    ) -> Result<(Vec<(usize, Job)>, Vec<(Job, PortError)>), RetryError> {
-        let (mut records, mut waiting, mut too_long) = (Vec::with_capacity(jobs.len()), Vec::new(), Vec::new());
-        for (number, job) in jobs {
-            let Some((vectors, unchanged)) = reuse.vectors(number, outcomes, self.info.dimension) else {
-                waiting.push((number, job));
-                continue;
+    /// Prepares the lanes that receive documents. Those that must not delay the others are skipped if their embedder stays
+    /// unavailable.
+    async fn prepare(&self, lanes: &Lanes, deliveries: &[Delivery<Change>]) -> Result<Skipped, RetryError> {
+        let mut skipped = Skipped::new();
+        for number in lanes.unprepared(deliveries) {
+            let lane = lanes.get(number);
+            let model = match self.models.known(&lane.target) {
+                Some(model) => Ended::Done(model),
+                None => {
+                    let breaker = lane.may_skip.then(|| self.models.breaker(&lane.target));
+                    let ask = |retry: RetryPolicy| async move { self.models.ask(&lane.target, &retry).await };
+                    guarded(breaker.as_deref(), &self.retry, ask).await?
+                }
             };
-            if let (Some(spans), Some(call)) = (spans.as_mut(), call) {
-                call.record(spans, &job, reuse.reused(number), vectors.as_ref().err());
-            }
-            if let Err(error) = &vectors
-                && error.cause == Cause::TooLong
-            {
-                too_long.push((job, error.clone()));
-                continue;
-            }
-            let Job { change, chunks, prefix, entries, .. } = job;
-            match vectors {
-                Ok(vectors) => {
-                    let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
-                    let target = None;
-                    let record = Embedded { change, model, revision, chunks, vectors, unchanged, target, prefix };
-                    records.push((record, entries));
-                }
-                Err(error) => {
-                    plan.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));
-                }
-            }
+            let reason = match model {
+                Ended::Skipped(reason) => reason,
+                Ended::Done(model) => match lane.prepare(model, &self.planners) {
+                    Ok(()) => continue,
+                    Err(error) if lane.may_skip => error.message,
+                    Err(error) => return Err(self.retry.stopped("compile templates", error)),
+                },
+            };
+            skipped.insert(number, reason);
         }
-        self.settle(records, plan, spans).await?;
-        Ok((waiting, too_long))
-    }
-
-    /// Counts texts that need not be embedded. Their tokens are counted in the background.
-    fn count(&self, saved: &Saved, texts: &[Cow<'_, str>]) {
-        if texts.is_empty() {
-            return;
-        }
-        saved.texts.increment(texts.len() as u64);
-        let (planner, counter) = (self.planner.clone(), saved.tokens.clone());
-        let texts: Vec<String> = texts.iter().map(|text| text.clone().into_owned()).collect();
-        let bytes = texts.iter().map(String::len).sum();
-        let count = move || counter.increment(texts.iter().map(|text| planner.splitter.count(text) as u64).sum());
-        beside(bytes, count);
+        Ok(skipped)
     }
 }

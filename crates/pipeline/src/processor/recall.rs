@@ -1,4 +1,4 @@
-//! Reads reusable vectors from the index.
+//! Reads reusable vectors from the collection of a target.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,11 @@ impl Recall {
     /// Without an index no vectors are reused.
     pub(super) fn new(index: Option<Arc<dyn KnownVectors>>) -> Self {
         Self { index, resting: Mutex::default(), outage: Health::of(NAME) }
+    }
+
+    /// Whether it can have any.
+    pub(super) fn is_possible(&self) -> bool {
+        self.index.is_some()
     }
 
     /// Returns the known vectors of these points; none while the index is unresponsive.

@@ -6,11 +6,8 @@ use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::paths;
 
-use super::options::TextOptions;
+use super::options::{SettingNames, TextOptions};
 use super::template::Template;
-
-/// The setting of the template, for messages.
-const TEMPLATE: &str = "documents.template";
 
 /// Renders documents to text.
 #[derive(Debug)]
@@ -28,10 +25,16 @@ enum Kind {
 }
 
 impl Renderer {
-    /// Creates a renderer for these settings; fatal if the template is invalid.
+    /// Creates a renderer for these settings; fatal if the template is invalid. Messages name the settings of the short
+    /// form.
     pub fn new(options: &TextOptions) -> Result<Self, PortError> {
+        Self::named(options, &SettingNames::SHORT_FORM)
+    }
+
+    /// Like [`Self::new`]; messages name these settings.
+    pub(super) fn named(options: &TextOptions, names: &SettingNames) -> Result<Self, PortError> {
         if let Some(template) = &options.template {
-            return Ok(Self { kind: Kind::Template(Template::new(TEMPLATE, template)?), excluded: Vec::new() });
+            return Ok(Self { kind: Kind::Template(Template::new(names.template, template)?), excluded: Vec::new() });
         }
         let kind = if options.fields.is_empty() { Kind::EveryString } else { Kind::Fields(options.fields.clone()) };
         Ok(Self { kind, excluded: options.exclude.clone() })

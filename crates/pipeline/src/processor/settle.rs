@@ -6,108 +6,86 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{DeadLetter, EntryId};
 use tracing::{debug, warn};
 
-use super::plan::{Handful, Plan, Record, handfuls};
+use super::batch::{Batch, Decided};
+use super::rejected::Rejected;
+use super::steps::{Handful, Steps};
+use super::traced::SharedSpans;
 use super::{NAME, Worker};
 use crate::backpressure::PAUSE;
 use crate::isolate::{Attempt, Isolation, ProbeFuture, Sifted};
-use crate::parking::{self, ParkingPlan, deletion_at, park};
+use crate::metric;
+use crate::parking;
 use crate::retry::RetryError;
-use crate::spans::BatchSpans;
 
 impl Worker {
-    /// Hands over embedded documents and the other changes of the plan, then parks its dead letters, and records for
-    /// which Redis fails while it accepts others.
-    pub(super) async fn settle(
-        &self,
-        mut records: Vec<Record>,
-        plan: Plan,
-        spans: &mut Option<BatchSpans>,
-    ) -> Result<(), RetryError> {
-        let Plan { passed, superfluous, letters, .. } = plan;
-        records.extend(passed.into_iter().map(|passed| (Embedded::without_vectors(passed.change), passed.entries)));
+    /// Hands over decided units, then parks what has failed, and units for which Redis fails while it accepts others.
+    pub(super) async fn settle(&self, batch: &Batch, decided: Decided) -> Result<(), RetryError> {
+        let Decided { units, mut letters, mut superfluous } = decided;
+        let mut steps = Steps::default();
+        let mut records = Vec::new();
+        for unit in units {
+            let settled = unit.settle(&batch.lanes, &mut records);
+            steps.add(&mut records, settled);
+        }
+        letters.append(&mut steps.letters);
+        superfluous.append(&mut steps.superfluous);
         let mut waiting = Vec::new();
-        for handful in handfuls(records) {
+        for handful in steps.take() {
             self.wait_for_room(handful.records.len() as u64).await?;
-            let Sifted { done, suspects } = self.step(&handful).sift(std::iter::once(0..handful.records.len())).await?;
-            let entries: Vec<EntryId> =
-                done.into_iter().flat_map(|(range, ())| handful.entries[range].concat()).collect();
-            debug!(records = handful.records.len(), entries = entries.len(), "handed over");
-            if let Some(spans) = spans {
-                spans.end(&entries);
+            let Sifted { done, suspects } = self.step(&handful).sift(std::iter::once(0..handful.len())).await?;
+            for (units, ()) in done {
+                letters.extend(handed_over(&handful, units, &batch.spans));
             }
             if !suspects.is_empty() {
                 waiting.push((handful, suspects));
             }
         }
-        self.acknowledge(&superfluous, spans).await?;
-        self.park(letters, spans).await?;
+        self.acknowledge(&superfluous, &batch.spans).await?;
+        self.park(letters, &batch.spans).await?;
         for (handful, suspects) in waiting {
-            let (mut letters, mut removals) = (Vec::new(), Vec::new());
-            for (index, outcome) in self.step(&handful).settle(suspects).await? {
-                let (entries, record) = (&handful.entries[index], &handful.records[index]);
+            let mut rejected = Rejected::default();
+            for (unit, outcome) in self.step(&handful).settle(suspects).await? {
                 match outcome {
-                    Ok(()) => {
-                        if let Some(spans) = spans {
-                            spans.end(entries);
-                        }
-                    }
-                    // A removal by policy has no entry.
-                    Err(error) if entries.is_empty() => {
-                        warn!(key = record.change.key, "failed to hand over a removal: {error}");
-                    }
-                    Err(error) => {
-                        let change = &record.change;
-                        let parked = park(self.on_dead_letter, change.version, entries.clone(), None, &error);
-                        let ParkingPlan { letter, deletion, older } = parked;
-                        letters.push(letter);
-                        // A deletion that failed fails as a removal too.
-                        match deletion.filter(|_| change.operation.has_document()) {
-                            Some(version) => {
-                                removals.push((Embedded::without_vectors(deletion_at(version, change)), older));
-                            }
-                            None => self.acknowledge(&older, spans).await?,
-                        }
-                    }
+                    Ok(()) => rejected.letters.extend(handed_over(&handful, unit..unit + 1, &batch.spans)),
+                    Err(error) => rejected.add(&handful, unit, &error, &batch.lanes),
                 }
             }
-            self.remove(removals, spans).await?;
-            self.park(letters, spans).await?;
+            let Rejected { letters, removals, superfluous } = rejected;
+            self.remove(removals).await?;
+            self.acknowledge(&superfluous, &batch.spans).await?;
+            self.park(letters, &batch.spans).await?;
         }
         Ok(())
     }
 
-    /// Hands over the removals of documents whose newest record is about to be parked.
-    async fn remove(&self, removals: Vec<Record>, spans: &mut Option<BatchSpans>) -> Result<(), RetryError> {
-        for handful in handfuls(removals) {
+    /// Hands over removals of documents whose change is about to be parked.
+    async fn remove(&self, removals: Vec<Embedded>) -> Result<(), RetryError> {
+        let mut steps = Steps::default();
+        for removal in removals {
+            steps.add_record(removal);
+        }
+        for handful in steps.take() {
             let step = self.step(&handful);
-            let Sifted { done, suspects } = step.sift(std::iter::once(0..handful.records.len())).await?;
-            let mut entries: Vec<EntryId> =
-                done.into_iter().flat_map(|(range, ())| handful.entries[range].concat()).collect();
-            for (index, outcome) in step.settle(suspects).await? {
-                let settled = &handful.entries[index];
+            let suspects = step.sift(std::iter::once(0..handful.len())).await?.suspects;
+            for (unit, outcome) in step.settle(suspects).await? {
                 if let Err(error) = outcome {
-                    warn!(key = handful.records[index].change.key, "failed to hand over a removal: {error}");
-                    self.acknowledge(settled, &mut None).await?;
+                    warn!(key = handful.records[unit].change.key, "failed to hand over a removal: {error}");
                 }
-                entries.extend_from_slice(settled);
-            }
-            if let Some(spans) = spans {
-                spans.end(&entries);
             }
         }
         Ok(())
     }
 
-    /// The handover of these records to stage 2.
+    /// The handover of these units to stage 2.
     fn step<'a>(
         &'a self,
         handful: &'a Handful,
     ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> ProbeFuture<'a>> {
-        let Handful { records, entries } = handful;
-        let attempt = move |range: Range<usize>| -> Attempt<'a> {
+        let attempt = move |units: Range<usize>| -> Attempt<'a> {
             Box::pin(async move {
-                let acknowledged = entries[range.clone()].concat();
-                Ok(self.handover.hand_over(&records[range], &acknowledged).await?)
+                let (acknowledged, gaps) = (handful.entries_of(units.clone()), handful.gaps_of(units.clone()));
+                let records = handful.records_of(units);
+                Ok(self.handover.hand_over_with_gaps(records, &acknowledged, &gaps).await?)
             })
         };
         // An entry that is not pending: the script runs as usual, and does nothing.
@@ -118,20 +96,21 @@ impl Worker {
         Isolation { retry, successes, what: "hand over to stage 2", attempt, probe }
     }
 
-    /// Acknowledges superseded entries.
-    async fn acknowledge(&self, superfluous: &[EntryId], spans: &mut Option<BatchSpans>) -> Result<(), RetryError> {
+    /// Acknowledges entries without effect.
+    async fn acknowledge(&self, superfluous: &[EntryId], spans: &SharedSpans) -> Result<(), RetryError> {
         if superfluous.is_empty() {
             return Ok(());
         }
         self.retry.call("acknowledge entries", || self.queue.acknowledge(superfluous)).await?;
-        if let Some(spans) = spans {
-            spans.end(superfluous);
-        }
+        spans.with(|spans| spans.end(superfluous));
         Ok(())
     }
 
-    async fn park(&self, letters: Vec<DeadLetter>, spans: &mut Option<BatchSpans>) -> Result<(), RetryError> {
-        parking::send(NAME, letters, &*self.queue, &self.retry, spans.as_mut()).await
+    async fn park(&self, letters: Vec<DeadLetter>, spans: &SharedSpans) -> Result<(), RetryError> {
+        let parked = if spans.are_on() { letters.clone() } else { Vec::new() };
+        parking::send(NAME, letters, &*self.queue, &self.retry, None).await?;
+        spans.with(|spans| spans.park(&parked));
+        Ok(())
     }
 
     /// Waits while stage 2 is above its high-water mark. Entries in flight stay pending with this processor meanwhile.
@@ -140,4 +119,15 @@ impl Worker {
         let backlog = || self.retry.wait_for("read the backlog of stage 2", || stage.backlog());
         self.room.wait(records, backlog, || self.retry.pause(PAUSE)).await
     }
+}
+
+/// Records that these units are handed over; returns the letters that remain to be parked.
+fn handed_over(handful: &Handful, units: Range<usize>, spans: &SharedSpans) -> Vec<DeadLetter> {
+    let entries = handful.entries_of(units.clone());
+    debug!(records = handful.records_of(units.clone()).len(), entries = entries.len(), "handed over");
+    for gap in handful.gaps_of(units.clone()) {
+        metric::skipped(gap.target.index.as_str(), 1);
+    }
+    spans.with(|spans| spans.end(&entries));
+    units.filter_map(|unit| handful.settled(unit).letter.clone()).collect()
 }

@@ -20,6 +20,8 @@ use tidewheel_core::identity::DocumentId;
 use tidewheel_core::tokens::{Kind, Tokens};
 use tracing::info;
 
+use super::options::SettingNames;
+
 /// Minimum limit of tokens per chunk, without the prefix: an embedder that rejects fewer rejects them for another reason.
 const LEAST: usize = 8;
 
@@ -44,6 +46,7 @@ pub(super) struct Splitter {
     limits: ChunkLimits,
     /// Maximum number of chunks of a document.
     most: usize,
+    names: &'static SettingNames,
     /// For each kind of text, the learned maximum of tokens per chunk.
     learned: [AtomicUsize; Kind::ALL.len()],
     /// Documents with a rejected chunk, and their limits.
@@ -51,9 +54,10 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    pub(super) fn new(tokens: Arc<dyn Tokens>, limits: ChunkLimits, most: usize) -> Self {
+    /// Splits into at most `most` chunks within these limits. Messages name these settings.
+    pub(super) fn new(tokens: Arc<dyn Tokens>, limits: ChunkLimits, most: usize, names: &'static SettingNames) -> Self {
         let learned = std::array::from_fn(|_| AtomicUsize::new(limits.max_tokens()));
-        Self { tokens, limits, most, learned, remembered: Mutex::default() }
+        Self { tokens, limits, most, names, learned, remembered: Mutex::default() }
     }
 
     /// Returns the number of tokens of the text.
@@ -151,11 +155,10 @@ impl Splitter {
         let room = if overhead == 0 { limit } else { limit.saturating_sub(overhead).max(LEAST) };
         let ranges = chunk(text, &self.tokens.spans(text), self.limits.with_max_tokens(room));
         if ranges.len() > self.most {
+            let (bytes, chunks, most) = (text.len(), ranges.len(), self.most);
+            let SettingNames { most_chunks, fields, .. } = self.names;
             return Err(PortError::poison(format!(
-                "the document's text of {} bytes has {} chunks, but documents.max_chunks is {}: raise it, or select less of the document with documents.fields",
-                text.len(),
-                ranges.len(),
-                self.most
+                "the document's text of {bytes} bytes has {chunks} chunks, but {most_chunks} is {most}: raise it, or select less of the document with {fields}"
             )));
         }
         Ok(Chunks { texts: ranges.into_iter().map(|range| text[range].to_owned()).collect(), limit })
@@ -173,7 +176,7 @@ mod tests {
     const CHINESE: &str = "订单已发货，请在三天内查收。如有问题请联系客服。";
 
     fn splitter(tokens: impl Tokens + 'static, most: usize) -> Splitter {
-        Splitter::new(Arc::new(tokens), ChunkLimits::new(60, 6), most)
+        Splitter::new(Arc::new(tokens), ChunkLimits::new(60, 6), most, &SettingNames::SHORT_FORM)
     }
 
     fn document(key: &str) -> DocumentId {

@@ -1,0 +1,180 @@
+//! The models that compute vectors. Each is asked once for what it is; a target whose collection has another dimension
+//! waits until its model is served again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidewheel_core::catalog::{EmbedderIdentity, EmbeddingSpec};
+use tidewheel_core::error::{Cause, PortError, Server};
+use tidewheel_core::fingerprint::Fingerprints;
+use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult};
+use tidewheel_core::tokens::Tokens;
+use tracing::warn;
+
+use super::NAME;
+use crate::breaker::{Breaker, Ended};
+use crate::isolate::Successes;
+use crate::retry::{RetryError, RetryPolicy};
+use crate::targets::{Applied, Target};
+
+/// The operation that asks a model what it is: completes "failed to …".
+const ASK: &str = "reach the embedder";
+
+/// A model that has answered.
+pub(super) struct Model {
+    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) info: EmbedderInfo,
+    /// What its vectors depend on: models of one identity compute the same.
+    pub(super) identity: EmbedderIdentity,
+    pub(super) fingerprints: Fingerprints,
+    pub(super) tokens: Arc<dyn Tokens>,
+    /// Successful requests.
+    pub(super) successes: Successes,
+}
+
+impl Model {
+    pub(super) fn new(embedder: Arc<dyn Embedder>, info: EmbedderInfo, tokens: Arc<dyn Tokens>) -> Self {
+        let identity = EmbedderIdentity::from(&info);
+        let fingerprints = identity.fingerprints();
+        Self { embedder, info, identity, fingerprints, tokens, successes: Successes::default() }
+    }
+
+    /// Dimension of its vectors.
+    pub(super) fn dimension(&self) -> usize {
+        self.info.dimension
+    }
+}
+
+/// All models of this process that have answered, and what skips those that do not.
+#[derive(Default)]
+pub(super) struct Models {
+    answered: Mutex<HashMap<EmbeddingSpec, Arc<Model>>>,
+    breakers: Mutex<HashMap<EmbeddingSpec, Arc<Breaker>>>,
+}
+
+impl Models {
+    /// The model of a target, if it has answered and its vectors fit the collection.
+    pub(super) fn known(&self, target: &Target) -> Option<Arc<Model>> {
+        let model = self.answered().get(&target.declaration().embedding).cloned()?;
+        fits(target, &model.info).is_ok().then_some(model)
+    }
+
+    /// Asks the embedder of a target until its vectors fit the collection.
+    ///
+    /// # Errors
+    /// Fatal if the settings here do not reach the embedder.
+    pub(super) async fn ask(&self, target: &Target, retry: &RetryPolicy) -> Result<Arc<Model>, RetryError> {
+        let embedder = match &target.ports.embedder {
+            Ok(embedder) => embedder.clone(),
+            Err(error) => return Err(retry.stopped(ASK, error.clone())),
+        };
+        let info = || async {
+            let info = embedder.info().await?;
+            fits(target, &info).map(|()| info)
+        };
+        let info = retry.call(ASK, info).await?;
+        let tokens = retry.call("get the model's tokeniser", || embedder.tokens()).await?;
+        let model = Arc::new(Model::new(embedder, info, tokens));
+        self.answered().insert(target.declaration().embedding.clone(), model.clone());
+        Ok(model)
+    }
+
+    /// What skips a target that must not delay the others while its embedder is unavailable. Targets of one embedder share
+    /// it; the log names the first of them.
+    pub(super) fn breaker(&self, target: &Target) -> Arc<Breaker> {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Breaker::new(NAME, target.id.to_string()));
+        breakers.entry(target.declaration().embedding.clone()).or_insert_with(new).clone()
+    }
+
+    /// Forgets the models that no target of this catalog names.
+    pub(super) fn retain(&self, applied: &Applied) {
+        let is_named = |spec: &EmbeddingSpec| applied.every().any(|target| target.declaration().embedding == *spec);
+        self.answered().retain(|spec, _| is_named(spec));
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner).retain(|spec, _| is_named(spec));
+    }
+
+    fn answered(&self) -> MutexGuard<'_, HashMap<EmbeddingSpec, Arc<Model>>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Works under a breaker, if there is one.
+pub(super) async fn guarded<T, F>(
+    breaker: Option<&Breaker>,
+    retry: &RetryPolicy,
+    work: impl FnOnce(RetryPolicy) -> F,
+) -> Result<Ended<T>, RetryError>
+where
+    F: Future<Output = Result<T, RetryError>>,
+{
+    match breaker {
+        Some(breaker) => breaker.run(retry, work).await,
+        None => work(retry.clone()).await.map(Ended::Done),
+    }
+}
+
+/// Fails if the collection of the target was created for vectors of another dimension.
+fn fits(target: &Target, info: &EmbedderInfo) -> PortResult<()> {
+    let expected = target.generation.embedder.as_ref().map_or(info.dimension, |identity| identity.dimension);
+    if info.dimension == expected {
+        return Ok(());
+    }
+    let message = format!(
+        "the embedder of {} returns vectors of dimension {}, but its collection has dimension {expected}",
+        target.id, info.dimension
+    );
+    let hint = "serve the model with which the generation was created, or run `tidewheel apply --generation`";
+    Err(PortError::transient(message).because(Server::EMBEDDER, Cause::Refused).with_hint(hint))
+}
+
+/// Warns if the vectors of a target are computed by another model than that of its first ones.
+pub(super) fn remark(target: &Target, identity: &EmbedderIdentity) {
+    if let Some(first) = target.generation.embedder.as_ref().filter(|first| *first != identity) {
+        warn!(
+            index = %target.id,
+            model = identity.model,
+            revision = identity.revision,
+            "the embedder serves another model than {} (revision {:?}), with which the generation was created",
+            first.model,
+            first.revision
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::catalog::State;
+    use tidewheel_core::error::ErrorClass;
+
+    use super::*;
+    use crate::targets::samples::{DIMENSION, Servers, catalog, first};
+
+    #[tokio::test]
+    async fn model_must_have_the_dimension_of_the_collection() {
+        let servers = Servers::new();
+        let mut applied = catalog(7, &[("tickets", State::Serving, true)]);
+        servers.apply(&applied).await;
+        let targets = servers.targets();
+        let info = |dimension| EmbedderInfo {
+            model: "other".to_owned(),
+            revision: "2".to_owned(),
+            dimension,
+            max_tokens: 32,
+            load: None,
+        };
+        let target = |applied: Arc<Applied>| applied.target(Some(&first("tickets"))).unwrap().clone();
+        let unknown = target(targets.at_least(7).await.unwrap());
+        assert_eq!(fits(&unknown, &info(9)), Ok(()), "nothing is known before the generation is created");
+
+        let index = applied.indexes.get_mut(&first("tickets").index).unwrap();
+        index.generations.get_mut(&1).unwrap().embedder = Some(EmbedderIdentity::from(&info(DIMENSION)));
+        applied.revision = 8;
+        servers.apply(&applied).await;
+        let known = target(targets.at_least(8).await.unwrap());
+        assert_eq!(fits(&known, &info(DIMENSION)), Ok(()));
+        let error = fits(&known, &info(9)).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Transient);
+        assert!(error.message.contains("tickets.g1 returns vectors of dimension 9"), "{}", error.message);
+    }
+}
