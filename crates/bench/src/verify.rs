@@ -58,6 +58,7 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
         source: Covered::by(Arc::new(MongoSource::connect(options).await?), selector),
         index: Arc::new(QdrantIndex::connect(QdrantOptions::new(&servers.qdrant_grpc_url, INDEX))?),
         journal: Arc::new(RedisStore::connect(&RedisOptions::new(&servers.redis_url)).await?),
+        position: None,
         repair: None,
     };
     let quick = AuditOptions::default();

@@ -11,6 +11,7 @@ mod breaker;
 mod carries;
 pub mod consumer;
 mod isolate;
+mod members;
 mod metric;
 mod newest;
 mod offload;

@@ -56,6 +56,7 @@ impl World {
             source: self.source.covered(),
             index: Arc::new(self.index.clone()),
             journal: Arc::new(self.streams.journal()),
+            position: None,
             repair: repair.then(|| Arc::new(self.streams.stream_log(STAGE_1)) as _),
         };
         audit(&ports, options, &(Arc::new(|_| {}) as _)).await.unwrap()

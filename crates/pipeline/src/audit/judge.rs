@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tidewheel_core::catalog::Made;
 use tidewheel_core::excerpt::excerpt;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest, plain_document};
@@ -80,10 +81,12 @@ impl Seen {
 }
 
 /// Returns how the points of a document differ from its row in the source, if they do. `points` are all its known
-/// points, in any order; with options, every field of the payload is compared too.
+/// points, in any order; those that state what they were made by have to state `made`. With options, every field of the
+/// payload is compared too.
 pub(super) fn judge(
     row_of_source: Option<&SourceRow>,
     mut points: Vec<Seen>,
+    made: Option<&Made>,
     payload: Option<&PayloadOptions>,
 ) -> Option<(Kind, String)> {
     let Some(source) = row_of_source else {
@@ -113,6 +116,10 @@ pub(super) fn judge(
             Kind::Stale,
             format!("`_tidewheel.document` of chunk {} does not match its key", seen.stamp.chunk),
         ));
+    }
+    let is_outdated = |seen: &&Seen| made.is_some_and(|made| seen.stamp.made.is_some_and(|stated| stated != *made));
+    if let Some(seen) = row.row.iter().find(is_outdated) {
+        return Some((Kind::Stale, format!("chunk {} was made by another declaration", seen.stamp.chunk)));
     }
     if let Some(what) = payload.and_then(|options| differs(source, row.row, options)) {
         return Some((Kind::Stale, what));
@@ -196,14 +203,14 @@ mod tests {
     }
 
     fn kind(points: Vec<Seen>) -> Option<Kind> {
-        judge(Some(&source()), points, Some(&PayloadOptions::default())).map(|(kind, _)| kind)
+        judge(Some(&source()), points, None, Some(&PayloadOptions::default())).map(|(kind, _)| kind)
     }
 
     #[test]
     fn matching_document_has_no_difference() {
         assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT)]), None);
         assert_eq!(kind(vec![seen(1, 2, 5, DOCUMENT), seen(0, 2, 5, DOCUMENT)]), None);
-        assert_eq!(judge(None, Vec::new(), None), None);
+        assert_eq!(judge(None, Vec::new(), None, None), None);
     }
 
     #[test]
@@ -222,7 +229,21 @@ mod tests {
         let mut copy = seen(0, 1, 5, DOCUMENT);
         copy.point.id = uuid::Uuid::from_u128(7);
         assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT), copy.clone()]), Some(Kind::Surplus));
-        assert_eq!(judge(None, vec![copy], None).unwrap().0, Kind::Extra);
+        assert_eq!(judge(None, vec![copy], None, None).unwrap().0, Kind::Extra);
+    }
+
+    #[test]
+    fn point_made_by_another_declaration_is_stale() {
+        let made = |text: &str| Made { text: text.parse().unwrap(), payload: "00000000000000aa".parse().unwrap() };
+        let (wanted, other) = (made("00000000000000bb"), made("00000000000000cc"));
+        let kind = |stated: Option<Made>| {
+            let mut points = vec![seen(0, 2, 5, DOCUMENT), seen(1, 2, 5, DOCUMENT)];
+            (points[0].stamp.made, points[1].stamp.made) = (Some(wanted), stated);
+            judge(Some(&source()), points, Some(&wanted), None).map(|(kind, _)| kind)
+        };
+        assert_eq!(kind(Some(wanted)), None);
+        assert_eq!(kind(Some(other)), Some(Kind::Stale));
+        assert_eq!(kind(None), None, "made before a catalog was applied");
     }
 
     #[test]
@@ -231,7 +252,7 @@ mod tests {
         let document = json!({"_id": 1, "content": content, "state": "open"}).to_string();
         let source = SourceRow { document: Ok(document.clone()), ..source() };
         let whole = || vec![seen(0, 2, 5, &document), seen(1, 2, 5, &document)];
-        let kind = |points| judge(Some(&source), points, Some(&PayloadOptions::default())).map(|(kind, _)| kind);
+        let kind = |points| judge(Some(&source), points, None, Some(&PayloadOptions::default())).map(|(kind, _)| kind);
         assert_eq!(kind(whole()), None);
         let mut excerpt = whole();
         excerpt[1].point.payload.shift_remove("content");
@@ -253,12 +274,12 @@ mod tests {
         let mut more = seen(0, 1, 5, DOCUMENT);
         more.point.payload.insert("more".into(), json!(1));
         for damaged in [changed, more] {
-            assert_eq!(judge(Some(&source()), vec![damaged.clone()], None), None);
+            assert_eq!(judge(Some(&source()), vec![damaged.clone()], None, None), None);
             assert_eq!(kind(vec![damaged]), Some(Kind::Stale));
         }
         let options = PayloadOptions { include: vec!["subject".into()], ..PayloadOptions::default() };
         let mut part = seen(0, 1, 5, DOCUMENT);
         part.point.payload.shift_remove("number");
-        assert_eq!(judge(Some(&source()), vec![part], Some(&options)), None);
+        assert_eq!(judge(Some(&source()), vec![part], None, Some(&options)), None);
     }
 }

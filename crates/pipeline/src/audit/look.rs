@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tidewheel_core::payload::STAMP;
-use tidewheel_core::ports::{Covered, IndexReader, PortResult, SourceRow};
+use tidewheel_core::ports::{IndexReader, PortResult, SourceRow};
 use tidewheel_core::version::ClusterTime;
 use uuid::Uuid;
 
 use super::judge::{Seen, Target};
+use crate::members::Members;
 
 /// Maximum number of points requested in one call.
 const POINTS: usize = 1_000;
@@ -61,9 +62,9 @@ async fn read(
     Ok(())
 }
 
-/// Returns the source rows of these documents, as of `at_least` or later.
+/// Returns the source rows of those of these documents that belong to the target, as of `at_least` or later.
 pub(super) async fn rows(
-    source: &Covered,
+    source: &Members,
     targets: &[&Target],
     at_least: ClusterTime,
 ) -> PortResult<HashMap<Target, SourceRow>> {

@@ -14,26 +14,35 @@
 //! **Repair** goes through the pipeline: rows of the source and deletions, with a time after all differences found, so
 //! that every later change wins over them. Leftover points of a repaired document are removed as an upserter removes
 //! them.
+//! **One target**: its documents are those that match its filter, its points have to be made by its declaration, and its
+//! repairs are routed to it alone.
 
 mod judge;
 mod look;
 mod place;
+mod reading;
 mod repair;
 mod run;
 mod scope;
+mod settling;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidewheel_core::change::Change;
-use tidewheel_core::ports::{Covered, Index, Journal, StreamLog};
+use tidewheel_core::catalog::{Made, TargetId};
+use tidewheel_core::change::{Change, Route, Stamp};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{
+    AuditPosition, Coverage, Covered, Index, Journal, PortResult, Source, SourceFilter, StreamLog,
+};
 
 pub use judge::Kind;
 pub use run::audit;
 pub use scope::{Range, Scope};
 
 use crate::processor::LeftOut;
+use crate::targets::Target;
 use crate::upserter::PayloadOptions;
 
 /// The ports of an audit.
@@ -45,13 +54,51 @@ pub struct AuditPorts {
     pub index: Arc<dyn Index>,
     /// The checkpoints.
     pub journal: Arc<dyn Journal>,
+    /// The position of an audit that resumes; `None` for that of the journal.
+    pub position: Option<Arc<dyn AuditPosition>>,
     /// Stage 1, for a repair; `None` for an audit without repair.
     pub repair: Option<Arc<dyn StreamLog<Change>>>,
+}
+
+impl AuditPorts {
+    /// The ports to compare a target with the source, without repair.
+    pub fn of(target: &Target, source: Arc<dyn Source>, journal: Arc<dyn Journal>) -> Self {
+        Self {
+            source: Covered::new(source, Coverage::of(target.declaration().source.clone())),
+            index: target.ports.index.clone(),
+            journal,
+            position: target.ports.audit.clone(),
+            repair: None,
+        }
+    }
+}
+
+/// The target of an applied catalog that an audit compares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audited {
+    /// Its name.
+    pub id: TargetId,
+    /// The revision of the catalog, by which repairs are routed.
+    pub catalog: u64,
+    /// The condition on its documents; `None` for all.
+    pub filter: Option<SourceFilter>,
+    /// What its points are made by. Points that state nothing were made before a catalog was applied, and differ only in
+    /// their document.
+    pub made: Made,
+}
+
+impl Audited {
+    /// The route of its repairs.
+    fn route(&self) -> Route {
+        Stamp { catalog: self.catalog, targets: vec![self.id.clone()], leaves: Vec::new() }.into()
+    }
 }
 
 /// Options of an audit.
 #[derive(Clone, Debug)]
 pub struct AuditOptions {
+    /// The target; `None` for the only one of an installation without an applied catalog.
+    pub target: Option<Audited>,
     /// The scope of the comparison.
     pub scope: Scope,
     /// Compare every field of the payload; `None` compares the digest alone.
@@ -70,9 +117,29 @@ pub struct AuditOptions {
     pub resumes: bool,
 }
 
+impl AuditOptions {
+    /// The defaults for a target of the catalog of this revision.
+    ///
+    /// # Errors
+    /// Fatal if its template is invalid.
+    pub fn of(target: &Target, revision: u64) -> PortResult<Self> {
+        let declaration = target.declaration();
+        let audited = target.made.map(|made| Audited {
+            id: target.id.clone(),
+            catalog: revision,
+            filter: declaration.filter.clone(),
+            made,
+        });
+        let left_out = LeftOut::new(&declaration.text, declaration.text.blank)
+            .map_err(|error| PortError::fatal(error.to_string()))?;
+        Ok(Self { target: audited, left_out, ..Self::default() })
+    }
+}
+
 impl Default for AuditOptions {
     fn default() -> Self {
         Self {
+            target: None,
             scope: Scope::default(),
             payload: None,
             settle: Duration::from_secs(30),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Journal, PortResult};
+use tidewheel_core::ports::{AuditPosition, PortResult};
 use uuid::Uuid;
 
 use super::Found;
@@ -36,8 +36,8 @@ pub(super) struct Place {
 
 impl Place {
     /// Loads the saved position; the start, if there is none.
-    pub(super) async fn load(journal: &dyn Journal) -> PortResult<Self> {
-        let saved = journal.audit().await?;
+    pub(super) async fn load(position: &dyn AuditPosition) -> PortResult<Self> {
+        let saved = position.audit().await?;
         let beginning = Self { is_settled: true, ..Self::default() };
         Ok(saved.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(beginning))
     }
@@ -81,13 +81,13 @@ impl Place {
     }
 
     /// Saves the position with the result up to there.
-    pub(super) async fn save(mut self, found: &Found, journal: &dyn Journal) -> PortResult<()> {
+    pub(super) async fn save(mut self, found: &Found, position: &dyn AuditPosition) -> PortResult<()> {
         let Found { documents, points, missing, stale, extra, surplus, unsettled, foreign, settled, .. } = *found;
         (self.documents, self.points, self.unsettled, self.foreign) = (documents, points, unsettled, foreign);
         (self.missing, self.stale, self.extra, self.surplus) = (missing, stale, extra, surplus);
         self.is_settled = settled;
         let text = serde_json::to_string(&self).unwrap_or_default();
-        journal.save_audit(Some(&text)).await
+        position.save_audit(Some(&text)).await
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::judge::{Seen, Target};
 use super::run::{BATCH, Confirmed, Run, Sides, difference, stuck};
-use super::{Repaired, look};
+use super::{Audited, Repaired, look};
 use crate::NO_PRODUCER;
 use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE, Room};
 
@@ -25,11 +25,12 @@ impl Run<'_> {
         })?;
         // After every change found: it wins over everything that they left in the index.
         let version = Version::of_snapshot(checkpoint.epoch, self.later().await?);
+        let route = self.options.target.as_ref().map_or(Route::Plain, Audited::route);
         let room = Room::new("stage 1", "the processors", BESIDE_LIVE_CHANGES);
         let (mut sent, mut deleted) = (0, 0);
         for batch in confirmed.chunks(BATCH) {
             let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
-            let mut rows = look::rows(&self.ports.source, &targets, version.time).await?;
+            let mut rows = look::rows(&self.members, &targets, version.time).await?;
             // Unreadable or too large documents are skipped. Points with a key of an earlier release are removed in the
             // sweep: in the pipeline their deletion would delete the document with the current key.
             let changes = targets.iter().filter(|target| key::is_canonical(&target.key)).filter_map(|target| {
@@ -45,7 +46,7 @@ impl Run<'_> {
                     version,
                     committed_at: now_ms(),
                     document,
-                    route: Route::Plain,
+                    route: route.clone(),
                 })
             });
             let changes: Vec<Change> = changes.collect();
@@ -160,7 +161,7 @@ impl Run<'_> {
         let points = self.points(batch).await?;
         let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
         let now = self.ports.source.now().await?;
-        let mut rows = look::rows(&self.ports.source, &targets, now).await?;
+        let mut rows = look::rows(&self.members, &targets, now).await?;
         // A document written concurrently is in flight again.
         let newer = points.iter().map(|points| points.iter().any(|seen| seen.stamp.version > version));
         let newer: Vec<bool> = newer.collect();
