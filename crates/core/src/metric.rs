@@ -136,7 +136,7 @@ metrics! {
         DEAD_LETTERS = Gauge "tidewheel_dead_letters_entries" ["stream"] "Entries in the dead-letter queue";
         DRIFT = Gauge "tidewheel_drift_documents" ["index", "kind"] "Documents that differed between MongoDB and the index in the last audit: `missing`, `stale`, `extra`, `surplus`";
         AUDITED = Gauge "tidewheel_audit_timestamp_seconds" ["index"] "Time of the last complete audit of the index against MongoDB, in seconds since the Unix epoch";
-        PRODUCER_RESTARTS = Counter "tidewheel_producer_restarts_total" ["why"] "Restarts of the producer loop: `conflict` (another client saved a checkpoint), `failed` (a server failed) or `repair` (data was lost)";
+        PRODUCER_RESTARTS = Counter "tidewheel_producer_restarts_total" ["why"] "Restarts of the producer loop: `adopted` (the change stream was opened again for an applied catalog), `conflict` (another client saved a checkpoint), `failed` (a server failed) or `repair` (data was lost)";
     }
     Health {
         READY = Gauge "tidewheel_ready" ["service"] "1 if the service is ready and makes progress, else 0";

@@ -17,7 +17,7 @@ use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions,
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::retry::{RetryError, RetryPolicy};
 use tidewheel_pipeline::service::ServiceError;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_pipeline::upserter::{Upserter, UpserterOptions};
 use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
@@ -48,9 +48,9 @@ pub(super) fn producer(
         // Retained entries must not outlive the tombstones of later deletions.
         tombstone_grace: settings.streams.tombstone_grace.max(settings.streams.retention_age),
         audit_interval: settings.audit_interval,
-        left_out: left_out(settings)?,
-        on_dead_letter: on_dead_letter(settings),
     };
+    // An invalid template ends the service, not its first audit.
+    left_out(settings)?;
     let index = connect::index(settings)?;
     // Resolving the source's addresses precedes the producer, and may fail transiently.
     let health = Health::of(tidewheel_pipeline::producer::NAME);
@@ -67,19 +67,18 @@ pub(super) fn producer(
         let Some(identity) = with_retries("identify MongoDB", &health, &shutdown, identify).await? else {
             return Ok(());
         };
-        let guard = guard(&settings, &redis, Some(index.clone()), Some(identity));
+        let guard = Arc::new(guard(&settings, &redis, Some(index), Some(identity)));
+        let targets = compose::owned_targets(&settings, &redis, &guard)?;
         // Redis only: the producer works while Qdrant is unreachable.
         let check = || guard.check_redis();
         if with_retries("check the owner of Redis", &health, &shutdown, check).await?.is_none() {
             return Ok(());
         }
         let ports = ProducerPorts {
-            source: connect::covered(source, &settings),
+            source: Arc::new(source),
             journal: Arc::new(redis.clone()),
             backlog: Arc::new(redis.stream_log::<Change>(Stage::Raw)),
-            index: Arc::new(index),
-            tombstones: Arc::new(redis.clone()),
-            registry: Arc::new(redis),
+            targets,
         };
         let producer = Producer::new(options, ports).traced(tracer);
         *running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = producer.health();
@@ -159,7 +158,7 @@ pub(crate) fn known_vectors(settings: &Settings) -> Result<Option<Arc<dyn KnownV
 }
 
 /// Returns the filter for documents that are deliberately not indexed.
-pub(crate) fn left_out(settings: &Settings) -> Result<LeftOut, Failure> {
+fn left_out(settings: &Settings) -> Result<LeftOut, Failure> {
     let ProcessorOptions { text, blank, .. } = processor_options(settings);
     Ok(LeftOut::new(&text, blank)?)
 }
@@ -191,11 +190,6 @@ fn on_dead_letter(settings: &Settings) -> OnDeadLetter {
 /// Returns the upserter's options.
 pub(crate) fn upserter_options(settings: &Settings) -> UpserterOptions {
     UpserterOptions { consumer: consumer(&settings.upserter, settings) }
-}
-
-/// Returns the fields that points of the short form carry.
-pub(crate) fn payload_options(settings: &Settings) -> PayloadOptions {
-    compose::short_form(settings).map(|declaration| declaration.payload).unwrap_or_default()
 }
 
 fn consumer(consumer: &Consumer, settings: &Settings) -> ConsumerOptions {

@@ -3,10 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::iter::successors;
+use std::sync::Arc;
 
-use tidewheel_core::change::Change;
+use tidewheel_core::catalog::{Routed, Routes, TargetId};
+use tidewheel_core::change::{Change, Stamp};
 use tidewheel_core::key;
-use tidewheel_core::ports::{ParkedChange, Readable};
+use tidewheel_core::ports::{ParkedChange, Readable, SourceEvent};
 
 use super::step::Step;
 use crate::parking::{OnDeadLetter, deletion_at};
@@ -28,27 +30,53 @@ impl Limits {
     }
 }
 
-/// The rules for changes that may not be appendable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+/// Where changes go, and the rules for those that may not be appendable.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
     /// Size limits of stage 1.
     pub limits: Limits,
-    /// Effect of a parked change on the indexed version of its document.
-    pub on_dead_letter: OnDeadLetter,
+    /// The targets of changes; `None` for readers of the source that append nothing to stage 1.
+    pub routes: Option<&'a Routes>,
 }
 
-impl Rules {
-    /// No limits, and no effect of parked changes: for readers of the source that append nothing.
-    pub const NONE: Self =
-        Self { limits: Limits { key: key::MAX_BYTES, document: usize::MAX }, on_dead_letter: OnDeadLetter::Keep };
+impl Rules<'_> {
+    /// No limits, no targets, and no effect of parked changes.
+    pub const NONE: Self = Self { limits: Limits { key: key::MAX_BYTES, document: usize::MAX }, routes: None };
 
-    /// Returns the deletion to append in place of a parked change, if any. It has the version of the change, which wins
-    /// when it is retried. A document with a clipped key was never in the index.
-    pub fn removal(self, parked: &ParkedChange) -> Option<Change> {
-        let change = &parked.change;
-        let removes = self.on_dead_letter == OnDeadLetter::Remove && !key::is_clipped(&change.key);
-        removes.then(|| deletion_at(change.version, change))
+    /// The targets of an event; `None` if it concerns none.
+    pub fn route(self, event: &SourceEvent) -> Option<Routed> {
+        let unrouted = || Routed { stamp: Arc::default(), keeps_document: true };
+        self.routes.map_or_else(|| Some(unrouted()), |routes| routes.event(event))
     }
+
+    /// Parks a change with this route in the step, and adds the deletion that replaces it, if any: from the targets that
+    /// its document leaves, and from those whose indexed version a parked change removes. The deletion has the version
+    /// of the change, which wins when it is retried. A document with a clipped key was never in an index.
+    pub fn park(self, mut refused: ParkedChange, stamp: &Stamp, step: &mut Step) {
+        let removes = |target: &&TargetId| {
+            self.routes.is_some_and(|routes| routes.on_dead_letter(target) == OnDeadLetter::Remove)
+        };
+        let removed = stamp.targets.iter().filter(removes).chain(&stamp.leaves);
+        let change = &mut refused.change;
+        if !key::is_clipped(&change.key) {
+            step.changes.extend(removal(change, stamp.catalog, removed.cloned().collect()));
+        }
+        if !stamp.leaves.is_empty() {
+            change.route = Stamp { leaves: Vec::new(), ..stamp.clone() }.into();
+        }
+        step.parked.push(refused);
+    }
+}
+
+/// The deletion of a change's document, at its version, from these targets; `None` without targets.
+fn removal(change: &Change, catalog: u64, mut targets: Vec<TargetId>) -> Option<Change> {
+    if targets.is_empty() {
+        return None;
+    }
+    targets.sort_unstable();
+    let stamp = Arc::new(Stamp { catalog, targets, leaves: Vec::new() });
+    let route = Routed { stamp, keeps_document: true }.into_route();
+    Some(Change { route, ..deletion_at(change.version, change) })
 }
 
 /// Returns the change with its document, or the parked change with the reason.
@@ -84,7 +112,8 @@ const ALONE: usize = 16;
 
 /// The steps to try instead of one that cannot be divided further and still fails, the one that parks least first: each
 /// of the largest changes alone, then more and more of them together, at last all with clipped keys. Drops are never
-/// parked: they hold nothing that could be rejected.
+/// parked: they hold nothing that could be rejected. A parked change still removes its document from the targets that it
+/// leaves, unless its key is clipped.
 pub fn parkings<'a>(step: &'a Step, reason: &'a str) -> impl Iterator<Item = Step> + 'a {
     let mut order: Vec<usize> = (0..step.changes.len()).filter(|at| !step.changes[*at].key.is_empty()).collect();
     let size = |change: &Change| change.key.len() + change.document.as_ref().map_or(0, String::len);
@@ -100,10 +129,9 @@ pub fn parkings<'a>(step: &'a Step, reason: &'a str) -> impl Iterator<Item = Ste
         let (mut changes, mut parked) = (Vec::new(), step.parked.clone());
         for (at, change) in step.changes.iter().enumerate() {
             if out.contains(&at) {
-                parked.push(ParkedChange {
-                    change: Change { document: None, ..change.clone() },
-                    reason: reason.to_owned(),
-                });
+                let (left, change) = without_leaves(Change { document: None, ..change.clone() });
+                changes.extend(left.filter(|left| left.key.len() <= longest));
+                parked.push(ParkedChange { change, reason: reason.to_owned() });
             } else {
                 changes.push(change.clone());
             }
@@ -118,14 +146,24 @@ pub fn parkings<'a>(step: &'a Step, reason: &'a str) -> impl Iterator<Item = Ste
     })
 }
 
+/// Splits a change into the deletion from the targets that its document leaves, and the rest.
+fn without_leaves(change: Change) -> (Option<Change>, Change) {
+    let Some(stamp) = change.route.stamp().filter(|stamp| !stamp.leaves.is_empty()) else { return (None, change) };
+    let left = removal(&change, stamp.catalog, stamp.leaves.clone());
+    let route = Stamp { leaves: Vec::new(), ..stamp.clone() }.into();
+    (left, Change { route, ..change })
+}
+
 #[cfg(test)]
 mod tests {
+    use tidewheel_core::catalog::{Catalog, routes};
     use tidewheel_core::change::{Operation, Route};
     use tidewheel_core::identity::Namespace;
     use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
     use tidewheel_core::version::{ClusterTime, Version};
 
     use super::*;
+    use crate::targets::samples::{declaration, first};
 
     fn admitted(key: &str, document: Option<Readable>) -> Result<Change, Box<ParkedChange>> {
         let change = Change {
@@ -213,14 +251,25 @@ mod tests {
         let unreadable = admitted("1", Some(Err("malformed".into()))).unwrap_err();
         let large = admitted("1", Some(Ok("d".repeat(2_001)))).unwrap_err();
         let nameless = admitted(&"k".repeat(1_001), Some(Ok("{}".into()))).unwrap_err();
-        let remove = Rules { on_dead_letter: OnDeadLetter::Remove, ..Rules::NONE };
+        let [keep, remove] = [OnDeadLetter::Keep, OnDeadLetter::Remove].map(|policy| {
+            let mut declaration = declaration("documents");
+            declaration.rules.on_dead_letter = policy;
+            routes(&Catalog::short_form(Arc::new(declaration)))
+        });
+        let stamp = Stamp { targets: vec![first("documents")], ..Stamp::default() };
+        let removals = |routes: Option<&Routes>, parked: &ParkedChange| {
+            let mut step = step(&[]);
+            Rules { routes, ..Rules::NONE }.park(parked.clone(), &stamp, &mut step);
+            assert_eq!(step.parked.as_slice(), std::slice::from_ref(parked));
+            step.changes
+        };
         for parked in [&unreadable, &large] {
-            assert_eq!(Rules::NONE.removal(parked), None);
-            let removal = remove.removal(parked).unwrap();
-            assert_eq!((removal.operation, removal.document), (Operation::Delete, None));
+            assert!(removals(None, parked).is_empty() && removals(Some(&keep), parked).is_empty());
+            let removal = removals(Some(&remove), parked).remove(0);
+            assert_eq!((removal.operation, removal.document, removal.route), (Operation::Delete, None, Route::Plain));
             assert_eq!((removal.key, removal.version), (parked.change.key.clone(), parked.change.version));
         }
-        assert_eq!(remove.removal(&nameless), None);
+        assert!(removals(Some(&remove), &nameless).is_empty());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The state of a session, and what its parts have in common.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tidewheel_core::catalog::{Declaration, Generation, Selector, TargetId};
 use tidewheel_core::error::PortError;
 use tidewheel_core::health::Health;
 use tidewheel_core::ports::{Checkpoint, FeedBatch};
@@ -14,6 +16,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::admission::{Limits, Rules};
+use super::adopted::Adopted;
 use super::moves::present;
 use super::narrowing::Narrowings;
 use super::options::ProducerOptions;
@@ -23,7 +26,7 @@ use crate::parking::report_changes;
 use crate::spans;
 
 /// How often an idle source is polled for its time.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// The reason why a session ended.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(super) enum Ended {
     Restarted,
     /// The next session reads the same changes in smaller steps.
     Narrowed,
+    /// The next session adopts another catalog, for which the feed has to be opened again.
+    Adopted,
     Failed(PortError),
 }
 
@@ -64,15 +69,30 @@ pub(super) struct Session<'a> {
 
 impl Session<'_> {
     /// The step for a batch of the feed, and whether a snapshot starts after it.
-    pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
+    pub(super) async fn step(
+        &self,
+        adopted: &Adopted,
+        checkpoint: &Checkpoint,
+        mut batch: FeedBatch,
+    ) -> Result<(Step, bool), Ended> {
         let appeared = std::mem::take(&mut batch.appeared);
-        let present = present(&self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
-        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.rules());
+        let present = present(&adopted.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
+        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.rules(adopted));
         if !appeared.is_empty() {
             warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");
         } else if too_many {
             warn!("a transaction exceeded the maximum number of changes; comparing all documents");
         } else {
+            return Ok((step, false));
+        }
+        if adopted.revision() > 0 {
+            // Before the step is appended: a crash in between only repeats it. A snapshot begins once the catalog that
+            // states it is adopted.
+            let covers = |source: &Selector| appeared.iter().any(|namespace| source.covers(namespace));
+            let is_due = |declaration: &Declaration| too_many || covers(&declaration.source);
+            let needs =
+                |_: &TargetId, generation: &Generation| is_due(&generation.declaration).then_some(plan::COMPLETE);
+            self.make_due(adopted, needs).await?;
             return Ok((step, false));
         }
         let time = self.after(step.next.last.0).await?;
@@ -84,10 +104,10 @@ impl Session<'_> {
         self.narrowings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rules for changes that may not be appendable.
-    pub(super) fn rules(&self) -> Rules {
+    /// Where changes go, and the rules for those that may not be appendable.
+    pub(super) fn rules<'r>(&self, adopted: &'r Adopted) -> Rules<'r> {
         let limits = self.limits.get().copied().unwrap_or(Limits::of(None));
-        Rules { limits, on_dead_letter: self.options.on_dead_letter }
+        Rules { limits, routes: Some(&adopted.routes) }
     }
 
     /// Waits for a time of the source after `time`: an idle MongoDB advances its time every ten seconds.
@@ -128,6 +148,7 @@ impl Session<'_> {
 /// restart a read of the whole index.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
-    pub(super) after: Option<Uuid>,
+    /// The last point read of each target.
+    pub(super) after: BTreeMap<TargetId, Uuid>,
     pub(super) newest: Option<(u32, ClusterTime)>,
 }

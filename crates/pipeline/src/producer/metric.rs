@@ -1,10 +1,17 @@
 //! Metrics of the producer.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tidewheel_core::catalog::{IndexName, State};
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::metric;
 use tidewheel_core::ports::{Checkpoint, SnapshotState};
 use tidewheel_core::time::now_seconds;
+
+use super::plan;
+use crate::targets::{Applied, Target};
 
 /// Handles, created once per session.
 pub(super) struct ServiceMetrics {
@@ -13,12 +20,20 @@ pub(super) struct ServiceMetrics {
     pub(super) paused: Gauge,
     lag: Gauge,
     saved: Gauge,
-    snapshot_running: Gauge,
-    snapshot_rows: Gauge,
+    snapshots: BTreeMap<IndexName, SnapshotMetrics>,
+}
+
+/// The handles of one index.
+struct SnapshotMetrics {
+    targets: Vec<Arc<Target>>,
+    running: Gauge,
+    rows: Gauge,
+    /// Rows of a new generation; `None` if none is being filled.
+    generation: Option<Gauge>,
 }
 
 impl ServiceMetrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(applied: &Applied) -> Self {
         Self {
             changes: Operation::ALL
                 .map(|operation| counter!(metric::PRODUCER_CHANGES, "operation" => operation.as_str())),
@@ -26,8 +41,22 @@ impl ServiceMetrics {
             paused: gauge!(metric::PRODUCER_PAUSED),
             lag: gauge!(metric::PRODUCER_LAG),
             saved: gauge!(metric::PRODUCER_SAVED),
-            snapshot_running: gauge!(metric::SNAPSHOT_RUNNING),
-            snapshot_rows: gauge!(metric::SNAPSHOT_ROWS),
+            snapshots: snapshots(applied),
+        }
+    }
+
+    /// Continues with the indexes of another catalog.
+    pub(super) fn adopt(&mut self, applied: &Applied) {
+        let before = std::mem::replace(&mut self.snapshots, snapshots(applied));
+        for (index, before) in before {
+            match self.snapshots.get(&index) {
+                Some(now) if now.generation.is_some() => {}
+                Some(_) => before.ends_generation(),
+                None => {
+                    before.running.set(0.0);
+                    before.ends_generation();
+                }
+            }
         }
     }
 
@@ -35,12 +64,7 @@ impl ServiceMetrics {
     pub(super) fn appended(&self, changes: &[Change], checkpoint: &Checkpoint) {
         let now = now_seconds();
         self.saved.set(now);
-        let (running, rows) = match &checkpoint.snapshot {
-            SnapshotState::Running { rows, .. } | SnapshotState::Sweeping { rows, .. } => (1.0, rows),
-            SnapshotState::Done { rows, .. } => (0.0, rows),
-        };
-        self.snapshot_running.set(running);
-        self.snapshot_rows.set(*rows as f64);
+        self.snapshots.values().for_each(|snapshot| snapshot.appended(checkpoint));
         if changes.is_empty() {
             return;
         }
@@ -59,9 +83,63 @@ impl ServiceMetrics {
     }
 }
 
-/// Records the estimated number of documents of the snapshot.
-pub(super) fn expects(rows: u64) {
-    gauge!(metric::SNAPSHOT_EXPECTED).set(rows as f64);
+impl SnapshotMetrics {
+    fn appended(&self, checkpoint: &Checkpoint) {
+        let (is_running, rows) = match &checkpoint.snapshot {
+            SnapshotState::Running { rows, .. } | SnapshotState::Sweeping { rows, .. } => (true, *rows as f64),
+            SnapshotState::Done { rows, .. } => (false, *rows as f64),
+        };
+        let mut in_scope = self.targets.iter().filter(|target| plan::is_in_scope(checkpoint, target)).peekable();
+        if in_scope.peek().is_none() {
+            self.running.set(0.0);
+            return;
+        }
+        self.running.set(if is_running { 1.0 } else { 0.0 });
+        self.rows.set(rows);
+        if let Some(generation) = &self.generation
+            && in_scope.any(|target| is_new(target))
+        {
+            generation.set(rows);
+        }
+    }
+
+    fn ends_generation(&self) {
+        if let Some(generation) = &self.generation {
+            generation.set(f64::NAN);
+        }
+    }
+}
+
+fn snapshots(applied: &Applied) -> BTreeMap<IndexName, SnapshotMetrics> {
+    let mut snapshots: BTreeMap<IndexName, SnapshotMetrics> = BTreeMap::new();
+    for target in applied.routed() {
+        let (index, name) = (&target.id.index, target.id.index.to_string());
+        let snapshot = snapshots.entry(index.clone()).or_insert_with(|| SnapshotMetrics {
+            targets: Vec::new(),
+            running: gauge!(metric::SNAPSHOT_RUNNING, "index" => name.clone()),
+            rows: gauge!(metric::SNAPSHOT_ROWS, "index" => name.clone()),
+            generation: None,
+        });
+        if is_new(target) {
+            snapshot.generation = Some(gauge!(metric::GENERATION_ROWS, "index" => name));
+        }
+        snapshot.targets.push(target.clone());
+    }
+    snapshots
+}
+
+/// Whether the target is a new generation that has never been filled.
+fn is_new(target: &Target) -> bool {
+    target.generation.state == State::Filling
+}
+
+/// Records the estimated number of documents of a snapshot that fills this target.
+pub(super) fn expects(target: &Target, rows: u64) {
+    let name = target.id.index.to_string();
+    if is_new(target) {
+        gauge!(metric::GENERATION_EXPECTED, "index" => name.clone()).set(rows as f64);
+    }
+    gauge!(metric::SNAPSHOT_EXPECTED, "index" => name).set(rows as f64);
 }
 
 /// Records whether this producer holds the lease.

@@ -19,30 +19,39 @@
 //! **Applied**: a barrier determines the checkpoint up to which everything is in the index. From there, entries lost
 //! between the checkpoint and the index can be appended again.
 //! **Damage**: deleted streams, entries removed before they were acknowledged and a missing collection are detected
-//! within seconds and repaired: by going back to the applied checkpoint, or by a snapshot.
+//! within seconds and repaired: by going back to the applied checkpoint, or by a snapshot. What one target lost is read
+//! again for that target alone.
 //! **Parked**: a change that cannot be read or appended is parked in the dead-letter queue of stage 1, with its `_id`
 //! and without its document, in the step that saves the position after it. A step whose append keeps failing while
 //! Redis accepts others is read again in halves, until the change that fails alone is known.
-//! **Snapshot**: reads everything, appends only documents that differ from the index, and then sweeps orphaned points
-//! from the index.
+//! **Targets**: each change is stamped with the targets of the applied catalog that it concerns, in the step that appends
+//! it. Another catalog takes effect with an append of its revision, from which on every entry is routed by it.
+//! **Snapshot**: reads everything that its targets cover, appends only documents that differ from the index, and then
+//! sweeps orphaned points from the index. One runs at a time, for the targets that the catalog makes due.
 //! **Several producers**: the lease lets one work while the others wait; safety rests on the condition above.
 //! **Backpressure**: above the high-water mark of stage 1 the producer reads nothing; MongoDB's oplog buffers.
 //! **Audit**: the whole index is compared with the source slowly at an interval, and drift is counted and reported.
 //! **Lost history**: when the oplog no longer covers the token, a snapshot brings the index back in sync.
 
 mod admission;
+mod adopted;
+mod adoption;
 mod auditing;
 mod barrier;
 mod collecting;
 mod context;
+mod keeper;
 mod metric;
 mod moves;
 mod narrowing;
+mod opening;
 mod options;
 mod plan;
 mod session;
 mod snapshot;
 mod step;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::atomic::AtomicBool;
@@ -55,7 +64,7 @@ pub use options::ProducerOptions;
 pub(crate) use plan::Position;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::health::Health;
-use tidewheel_core::ports::{Backlog, CollectionRegistry, Covered, Index, Journal, Tombstones};
+use tidewheel_core::ports::{Backlog, Journal, Source};
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +72,7 @@ use tracing::{debug, info, warn};
 
 use crate::retry::report_failure;
 use crate::service::ServiceError;
+use crate::targets::Targets;
 
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "producer";
@@ -78,18 +88,15 @@ pub struct Producer {
 /// The ports of the producer.
 #[derive(Clone)]
 pub struct ProducerPorts {
-    /// MongoDB.
-    pub source: Covered,
+    /// MongoDB. What is read of it follows from the targets.
+    pub source: Arc<dyn Source>,
     /// Stage 1.
     pub journal: Arc<dyn Journal>,
     /// Its backlog.
     pub backlog: Arc<dyn Backlog>,
-    /// The collection in Qdrant, to compare with. Only points with keys of an earlier release are removed from it.
-    pub index: Arc<dyn Index>,
-    /// Tombstones.
-    pub tombstones: Arc<dyn Tombstones>,
-    /// The record of the collection.
-    pub registry: Arc<dyn CollectionRegistry>,
+    /// The targets, to route to and to compare with. Only points with keys of an earlier release are removed from their
+    /// collections.
+    pub targets: Arc<Targets>,
 }
 
 impl Producer {
@@ -149,10 +156,14 @@ impl Producer {
                     metric::restarts("narrowed");
                     continue;
                 }
+                Ended::Adopted => {
+                    metric::restarts("adopted");
+                    continue;
+                }
                 Ended::StandBy => {
                     if !was_standing_by {
                         info!("another producer holds the lease; standing by");
-                        auditing::forget();
+                        auditing::forget(&self.ports.targets.current());
                     }
                     // The index changes while another producer works.
                     *newest.lock().await = Newest::default();

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use crate::parking::OnDeadLetter;
-use crate::processor::LeftOut;
-
 /// Settings of the producer.
 #[derive(Clone, Debug)]
 pub struct ProducerOptions {
     /// Unique name of this producer: the holder of the lease.
     pub owner: String,
-    /// Whether an initial snapshot reads existing documents on first start.
+    /// Whether snapshots of everything run: on first start, and to repair damage. Those that a catalog requires run
+    /// regardless.
     pub snapshot: bool,
     /// Number of unacknowledged entries in stage 1 at which the producer pauses; MongoDB's oplog buffers meanwhile.
     pub high_water: u64,
@@ -20,8 +18,4 @@ pub struct ProducerOptions {
     pub tombstone_grace: Duration,
     /// Interval of the slow audit of the whole index against the source; zero disables it.
     pub audit_interval: Duration,
-    /// Documents that are intentionally not indexed.
-    pub left_out: LeftOut,
-    /// Effect of a change that cannot be appended on the indexed version of its document.
-    pub on_dead_letter: OnDeadLetter,
 }

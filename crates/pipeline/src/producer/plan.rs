@@ -1,22 +1,27 @@
-//! Plans the appends for events and rows of the source, without I/O.
+//! Plans where a session starts, and the appends for events of the source, without I/O.
+
+mod due;
+mod rows;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use tidewheel_core::change::{Change, Operation, Route};
-use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::catalog::Routes;
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::key;
-use tidewheel_core::payload::{Stamped, digest};
-use tidewheel_core::ports::{
-    Checkpoint, Coverage, Damage, FeedBatch, Fence, FenceTarget, IndexedPoint, ResumeToken, SnapshotState, SourceRow,
-    StartAt, Swept,
-};
+use tidewheel_core::ports::{Checkpoint, Damage, FeedBatch, ResumeToken, SnapshotState, StartAt};
 use tidewheel_core::version::{ClusterTime, MAX_ORDINAL, Version};
-use uuid::Uuid;
 
 use super::admission::{Rules, admit};
 use super::moves::Moves;
 pub use super::moves::doubtful;
 use super::step::Step;
+pub use due::{
+    COMPLETE, abandon, begin, everything, filled_by, is_being_filled, is_in_scope, is_of_short_form, made_due, missed,
+};
+pub use rows::{PageRead, Read, differs, last_short, parts, read, remaining};
+pub use sweep::{PageSwept, former, gone, read_all, still_swept, suspects, swept};
 
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,24 +30,38 @@ pub enum Start {
     Fresh,
     /// Continue where the checkpoint ends.
     Resume(StartAt),
-    /// The selection of collections has changed, so that the token may no longer be valid: continue at the time of the
-    /// last event, and read everything again, because newly selected collections may exist.
+    /// The applied catalog has changed what is covered, so that the token may no longer be valid: continue at a time up
+    /// to which everything was appended. The catalog states what has to be read again.
+    Reopen(StartAt),
+    /// The selection of collections in local settings has changed, or the form of keys, so that the token may no longer
+    /// be valid: continue at the time of the last event, and read everything again, because newly selected collections
+    /// may exist.
     Reselect(StartAt),
 }
 
 /// The scope in which a saved token is valid: a selection of collections with one form of keys. With another form
 /// everything is compared, so that points with keys of the earlier form are removed.
 pub fn selection(of_source: &str) -> String {
-    format!("{of_source} keys={}", key::FORM)
+    format!("{of_source}{}", key_form())
 }
 
-/// Decides where to start, given the saved checkpoint.
-pub fn start(saved: Option<&Checkpoint>, selection: &str) -> Start {
+fn key_form() -> String {
+    format!(" keys={}", key::FORM)
+}
+
+/// Decides where to start, given the saved checkpoint and the revision of the applied catalog.
+pub fn start(saved: Option<&Checkpoint>, selection: &str, revision: u64) -> Start {
     match saved {
         None => Start::Fresh,
         Some(saved) if saved.selection == selection => Start::Resume(StartAt::Token(saved.token.clone())),
+        Some(saved) if is_reopened(saved, revision) => Start::Reopen(StartAt::Time(saved.last.0.max(saved.through))),
         Some(saved) => Start::Reselect(StartAt::Time(saved.last.0)),
     }
+}
+
+/// Whether a checkpoint with another selection can be continued from without comparing everything.
+fn is_reopened(saved: &Checkpoint, revision: u64) -> bool {
+    revision > 0 && saved.selection.ends_with(&key_form())
 }
 
 /// The checkpoint for a feed opened at `time`, before any append. The feed returns every event of that time again, so
@@ -73,60 +92,61 @@ pub fn begun(
 /// The ordinal of an event is its position among the events of its cluster time, counted across batches and restarts by
 /// the checkpoint: the events of a transaction share their time, and two of them may concern one document. Beyond
 /// [`MAX_ORDINAL`] they get the same version, so that the last change of a document is undetermined: then everything is
-/// compared with the index.
+/// compared with the index. Events that concern no target are counted too: the number of an event depends on no catalog.
 ///
 /// `present` are the existing ones of the [`doubtful`] documents.
 pub fn follow(
     checkpoint: &Checkpoint,
     batch: FeedBatch,
     present: &HashSet<(Namespace, String)>,
-    rules: Rules,
+    rules: Rules<'_>,
 ) -> (Step, bool) {
-    let mut next = Checkpoint { token: batch.token, ..checkpoint.clone() };
-    let mut changes = Vec::with_capacity(batch.events.len());
-    let (mut parked, mut read_again) = (Vec::new(), false);
-    let mut moves = Moves::new(checkpoint.last.0, present);
+    let next = Checkpoint { token: batch.token, ..checkpoint.clone() };
+    let mut step = Step { changes: Vec::with_capacity(batch.events.len()), parked: Vec::new(), next };
+    let (mut moves, mut read_again) = (Moves::new(checkpoint.last.0, present), false);
     for event in batch.events {
-        let (time, count) = next.last;
+        let (time, count) = step.next.last;
+        let next = &mut step.next;
         if event.time < time {
             next.epoch += 1;
             next.through = ClusterTime::default();
         }
+        read_again |= event.time != time && count > MAX_ORDINAL;
         let count = if event.time == time { count.saturating_add(1) } else { 1 };
-        read_again |= event.time != time && next.last.1 > MAX_ORDINAL;
         next.last = (event.time, count);
         if moves.supersedes(&event) || (event.operation.has_document() && event.document.is_none()) {
             // The deletion of a document that has moved to another shard, or an update whose document was already
             // deleted when it was looked up; the event of its deletion follows.
             continue;
         }
-        let ordinal = count.min(MAX_ORDINAL);
+        let Some(routed) = rules.route(&event) else { continue };
+        let (operation, document) =
+            if routed.keeps_document { (event.operation, event.document) } else { (Operation::Delete, None) };
+        let (epoch, ordinal, stamp) = (next.epoch, count.min(MAX_ORDINAL), routed.stamp.clone());
         let change = Change {
-            operation: event.operation,
+            operation,
             namespace: event.namespace,
             key: event.key,
             id: event.id,
-            version: Version { epoch: next.epoch, time: event.time, ordinal, replay: 0 },
+            version: Version { epoch, time: event.time, ordinal, replay: 0 },
             committed_at: event.committed_at,
             document: None,
-            route: Route::Plain,
+            route: routed.into_route(),
         };
-        match admit(change, event.document, rules.limits) {
-            Ok(change) => changes.push(change),
+        match admit(change, document, rules.limits) {
+            Ok(change) => step.changes.push(change),
             // It was never in the index.
             Err(refused) if !refused.change.operation.has_document() => {}
-            Err(refused) => {
-                changes.extend(rules.removal(&refused));
-                parked.push(*refused);
-            }
+            Err(refused) => rules.park(*refused, &stamp, &mut step),
         }
     }
+    let next = &mut step.next;
     next.through = next.through.max(batch.through);
     if next.last.1 > MAX_ORDINAL && next.through >= next.last.0 {
         read_again = true;
         next.last.1 = MAX_ORDINAL;
     }
-    (Step { changes, parked, next }, read_again)
+    (step, read_again)
 }
 
 /// The checkpoint with a new snapshot at `time`. If collections were renamed into the selection, `time` has to be after
@@ -160,162 +180,21 @@ impl Position {
     }
 
     /// The changes of the next batch, and the number of those that cannot be appended.
-    pub fn follow(&mut self, batch: FeedBatch, present: &HashSet<(Namespace, String)>) -> (Vec<Change>, u64) {
-        let (Step { changes, parked, next }, _) = follow(&self.0, batch, present, Rules::NONE);
+    pub fn follow(
+        &mut self,
+        batch: FeedBatch,
+        present: &HashSet<(Namespace, String)>,
+        routes: &Routes,
+    ) -> (Vec<Change>, u64) {
+        let rules = Rules { routes: Some(routes), ..Rules::NONE };
+        let (Step { changes, parked, next }, _) = follow(&self.0, batch, present, rules);
         self.0 = next;
         (changes, parked.len() as u64)
     }
 }
 
-/// A page of a snapshot, read and compared with the index.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PageRead {
-    /// Its collection.
-    pub namespace: Namespace,
-    /// The key of its last row whose key is short enough to be saved.
-    pub last: Option<String>,
-    /// Number of its rows.
-    pub count: u64,
-    /// The rows that have to be appended.
-    pub differing: Vec<SourceRow>,
-}
-
-/// The step for a page of a snapshot, read at `now` (milliseconds since the Unix epoch).
-///
-/// Its rows carry the time at which the snapshot began: every later change wins over them, even if the row already
-/// reflects it.
-pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64, rules: Rules) -> Step {
-    let SnapshotState::Running { time, ref after, rows } = checkpoint.snapshot else {
-        unreachable!("rows are only read while a snapshot runs");
-    };
-    let after = after.clone();
-    let PageRead { namespace, last, count, differing } = page;
-    let mut next = checkpoint.clone();
-    let (mut changes, mut parked) = (Vec::with_capacity(differing.len()), Vec::new());
-    for row in differing {
-        let change = Change {
-            operation: Operation::Read,
-            namespace: namespace.clone(),
-            key: row.key,
-            id: row.id,
-            version: Version::of_snapshot(checkpoint.epoch, time),
-            committed_at: now,
-            document: None,
-            route: Route::Plain,
-        };
-        match admit(change, Some(row.document), rules.limits) {
-            Ok(change) => changes.push(change),
-            Err(refused) => {
-                changes.extend(rules.removal(&refused));
-                parked.push(*refused);
-            }
-        }
-    }
-    let after = last.map(|last| (namespace, last)).or(after);
-    next.snapshot = SnapshotState::Running { time, after, rows: rows + count };
-    Step { changes, parked, next }
-}
-
-/// Splits a page into parts with at most `most` rows to append.
-pub fn parts(mut page: PageRead, most: usize) -> Vec<PageRead> {
-    let mut parts = Vec::new();
-    while page.differing.len() > most {
-        let rest = page.differing.split_off(most);
-        let differing = std::mem::replace(&mut page.differing, rest);
-        let count = differing.len() as u64;
-        page.count = page.count.saturating_sub(count);
-        parts.push(PageRead { namespace: page.namespace.clone(), last: last_short(&differing), count, differing });
-    }
-    parts.push(page);
-    parts
-}
-
-/// The last key of a page that is short enough to be saved with every append.
-pub fn last_short(rows: &[SourceRow]) -> Option<String> {
-    const MOST: usize = 64 * 1024;
-    rows.iter().rev().map(|row| &row.key).find(|key| key.len() <= MOST).cloned()
-}
-
-/// Whether a row read by a snapshot has to be appended, given its point in the index: not if the index has the same
-/// document, or a newer change.
-pub fn differs(stored: Option<&Stamped>, row: &SourceRow, snapshot: Version) -> bool {
-    let same = |stored: &Stamped| row.document.as_ref().is_ok_and(|document| stored.digest == digest(document));
-    stored.is_none_or(|stored| stored.version < snapshot && !same(stored))
-}
-
-/// The step when a snapshot has read everything: the orphan sweep follows.
-pub fn read_all(checkpoint: &Checkpoint) -> Step {
-    let mut next = checkpoint.clone();
-    if let SnapshotState::Running { time, rows, .. } = checkpoint.snapshot {
-        next.snapshot = SnapshotState::Sweeping { time, rows, after: None };
-    }
-    Step { changes: Vec::new(), parked: Vec::new(), next }
-}
-
-/// The documents of a page of the index that are older than this version, by namespace: the source has to be queried
-/// whether they still exist. Points of databases that are not covered, and those that tidewheel did not write, are
-/// ignored.
-pub fn suspects(page: &[IndexedPoint], coverage: &Coverage, now: Version) -> BTreeMap<Namespace, BTreeSet<String>> {
-    let mut suspects: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
-    for stamp in page.iter().filter_map(|point| Stamped::read(&point.payload)) {
-        if coverage.reaches_database_of(&stamp.namespace) && stamp.version < now {
-            suspects.entry(stamp.namespace).or_default().insert(stamp.key);
-        }
-    }
-    suspects
-}
-
-/// Splits documents missing in the source by the form of their keys. Keys of an earlier form do not mean deleted
-/// documents: their points have to be removed directly, because a deletion in the pipeline would delete the document
-/// with the current key.
-pub fn former(absent: Vec<(Namespace, String)>, version: Version) -> (Vec<(Namespace, String)>, Vec<Fence>) {
-    let (deleted, former): (Vec<_>, Vec<_>) = absent.into_iter().partition(|(_, key)| key::is_canonical(key));
-    let fence = |(namespace, key): (Namespace, String)| {
-        let target = FenceTarget::Document(DocumentId::new(&namespace, &key));
-        Fence { target, version }
-    };
-    (deleted, former.into_iter().map(fence).collect())
-}
-
-/// Documents of a page of the index that are missing in the source.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PageSwept {
-    /// The last point of the page.
-    pub last: Uuid,
-    /// The time at which they did not exist.
-    pub time: ClusterTime,
-    /// The documents; possibly none.
-    pub absent: Vec<(Namespace, String)>,
-}
-
-/// The step that removes documents that no longer exist, found at `now` (milliseconds since the Unix epoch). A document
-/// inserted again since then has a newer version.
-pub fn gone(checkpoint: &Checkpoint, page: PageSwept, now: u64) -> Step {
-    let PageSwept { last, time, absent } = page;
-    let mut next = checkpoint.clone();
-    if let SnapshotState::Sweeping { after, .. } = &mut next.snapshot {
-        *after = Some(Swept { target: None, point: last });
-    }
-    let changes = absent.into_iter().map(|(namespace, key)| Change {
-        operation: Operation::Delete,
-        namespace,
-        // For people; falls back to the exact form, because the relaxed one is unknown.
-        id: key.clone(),
-        key,
-        version: Version::of_snapshot(checkpoint.epoch, time),
-        committed_at: now,
-        document: None,
-        route: Route::Plain,
-    });
-    Step { changes: changes.collect(), parked: Vec::new(), next }
-}
-
-/// The step at the end of a snapshot.
-pub fn swept(checkpoint: &Checkpoint) -> Step {
-    let mut next = checkpoint.clone();
-    if let SnapshotState::Sweeping { time, rows, .. } = checkpoint.snapshot {
-        next.snapshot = SnapshotState::Done { time, rows };
-    }
+/// An append of nothing but this checkpoint.
+pub fn saving(next: Checkpoint) -> Step {
     Step { changes: Vec::new(), parked: Vec::new(), next }
 }
 
@@ -331,24 +210,20 @@ pub enum Recovery {
 /// Decides how damage is repaired, given the current and the applied checkpoint.
 ///
 /// The applied checkpoint is unusable if the selection or the epoch has changed since: the feed would not find its
-/// position, or would assign versions older than those in the index.
+/// position, or would assign versions older than those in the index. With an applied catalog, another selection only
+/// means that the feed is [opened again](Start::Reopen). The changes after the applied checkpoint are routed by the
+/// current catalog: by an earlier one they would miss the targets that were added since.
 pub fn recover(current: &Checkpoint, applied: Option<Checkpoint>, damage: &Damage) -> Recovery {
-    let applied = applied.filter(|applied| (applied.epoch, &applied.selection) == (current.epoch, &current.selection));
+    let is_usable = |applied: &Checkpoint| {
+        applied.epoch == current.epoch
+            && (applied.selection == current.selection || is_reopened(applied, current.catalog))
+    };
+    let applied = applied.filter(is_usable).map(|applied| Checkpoint { catalog: current.catalog, ..applied });
     match (damage, applied) {
         (Damage::Entries(_), Some(applied)) => Recovery::Rewind(applied),
         (Damage::Collection(_), Some(applied)) => Recovery::Compare(applied),
         (_, None) => Recovery::Compare(current.clone()),
     }
-}
-
-/// The collections that a snapshot still has to read, and the row after which the first of them continues.
-pub fn remaining(collections: Vec<Namespace>, after: Option<&(Namespace, String)>) -> Vec<(Namespace, Option<String>)> {
-    let resume = |namespace: Namespace| match after {
-        Some((last, _)) if namespace < *last => None,
-        Some((last, key)) if namespace == *last => Some((namespace, Some(key.clone()))),
-        _ => Some((namespace, None)),
-    };
-    collections.into_iter().filter_map(resume).collect()
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use std::time::Duration;
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, PortResult, Repair};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::admission::parkings;
+use super::adopted::Adopted;
 use super::context::{Ended, Session};
 use super::metric::ServiceMetrics;
 use super::narrowing::{Next, Place};
+use super::plan;
 use super::step::Step;
 use crate::backpressure::{PAUSE, Room};
 
@@ -23,6 +25,8 @@ pub(super) struct Writer<'a> {
     session: &'a Session<'a>,
     /// The checkpoint that this session saved last.
     pub(super) checkpoint: Checkpoint,
+    /// The catalog that routes what is appended.
+    pub(super) adopted: Adopted,
     /// Room in stage 1.
     room: Room,
     saved_at: Instant,
@@ -30,9 +34,24 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(session: &'a Session<'a>, checkpoint: Checkpoint) -> Self {
+    pub(super) fn new(session: &'a Session<'a>, checkpoint: Checkpoint, adopted: Adopted) -> Self {
         let room = Room::new("stage 1", "the processors", session.options.high_water);
-        Self { session, checkpoint, room, saved_at: Instant::now(), metrics: ServiceMetrics::new() }
+        let metrics = ServiceMetrics::new(&adopted.applied);
+        Self { session, checkpoint, adopted, room, saved_at: Instant::now(), metrics }
+    }
+
+    /// Routes what is appended from here on by this catalog, for which the feed is open. The step that states it has no
+    /// entries, and needs no room.
+    pub(super) async fn adopt(&mut self, adopted: Adopted) -> Result<(), Ended> {
+        let catalog = adopted.revision();
+        self.metrics.adopt(&adopted.applied);
+        self.adopted = adopted;
+        if self.checkpoint.catalog != catalog {
+            let next = Checkpoint { catalog, ..self.checkpoint.clone() };
+            self.save(plan::saving(next)).await?;
+            info!(revision = catalog, "adopted the applied catalog");
+        }
+        Ok(())
     }
 
     /// Appends a batch of the feed; returns whether a new snapshot starts with it.
@@ -42,13 +61,17 @@ impl<'a> Writer<'a> {
         if idle && !(moved && self.saved_at.elapsed() >= IDLE_SAVE) {
             return Ok(false);
         }
-        let (step, read_again) = self.session.step(&self.checkpoint, batch).await?;
+        let (step, read_again) = self.session.step(&self.adopted, &self.checkpoint, batch).await?;
         self.append(step).await?;
         Ok(read_again)
     }
 
     pub(super) async fn append(&mut self, step: Step) -> Result<(), Ended> {
         self.wait_for_room(step.changes.len()).await?;
+        self.save(step).await
+    }
+
+    async fn save(&mut self, step: Step) -> Result<(), Ended> {
         let place = Place::of(&self.checkpoint, &step.next);
         let saving = Saving { session: self.session, saved: Some(&self.checkpoint), place, repair: None };
         let (appended, step) = saving.save(step).await?;
@@ -57,7 +80,7 @@ impl<'a> Writer<'a> {
 
     /// Continues from another checkpoint than the last one.
     pub(super) async fn restart(&mut self, next: Checkpoint, repair: Repair) -> Result<(), Ended> {
-        let step = Step { changes: Vec::new(), parked: Vec::new(), next };
+        let step = plan::saving(next);
         let appended = self.session.ports.journal.restart(Some(&self.checkpoint), &[], &[], &step.next, repair).await?;
         self.saved(appended, step)
     }

@@ -16,7 +16,7 @@ use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::parking::OnDeadLetter;
-use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
+use tidewheel_pipeline::processor::{Blank, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::targets::{LocalTarget, TargetPorts, Targets};
@@ -146,8 +146,6 @@ impl World {
         let (shutdown, tracer) = (CancellationToken::new(), self.tracer.clone());
         let task = match service {
             PRODUCER => {
-                let fields = vec!["text".into()];
-                let text = TextOptions { fields, template: self.template.clone(), ..TextOptions::default() };
                 let options = ProducerOptions {
                     owner: name,
                     snapshot: true,
@@ -155,16 +153,14 @@ impl World {
                     lease: TAKEN_OVER,
                     tombstone_grace: self.grace,
                     audit_interval: self.audit_interval,
-                    left_out: LeftOut::new(&text, self.blank).expect("a valid template"),
-                    on_dead_letter: self.on_dead_letter,
                 };
+                let mut target = self.target(&process);
+                Arc::make_mut(&mut target.declaration).text.template = self.template.clone();
                 let ports = ProducerPorts {
-                    source: self.source.used_by(&process).covered(),
+                    source: Arc::new(self.source.used_by(&process)),
                     journal: Arc::new(streams.journal()),
                     backlog: Arc::new(streams.stream_log::<Change>(Stage::Raw)),
-                    index: Arc::new(index),
-                    tombstones: Arc::new(streams.tombstones()),
-                    registry: Arc::new(streams.collection_registry()),
+                    targets: Arc::new(Targets::fixed(&target)),
                 };
                 tokio::spawn(Producer::new(options, ports).traced(tracer).run(shutdown))
             }
@@ -207,7 +203,8 @@ impl World {
         let (streams, index) = (self.streams.used_by(process), Arc::new(self.index.used_by(process)));
         let model = EmbeddingSpec::new("default", Provider::own(), self.embedder.model());
         let name = IndexName::of_collection("documents");
-        let mut declaration = Declaration::new(name, self.selector.clone(), model);
+        let selector = self.source.covered().coverage.selectors[0].clone();
+        let mut declaration = Declaration::new(name, selector, model);
         declaration.text.fields = vec!["text".into()];
         declaration.text.blank = self.blank;
         declaration.chunk = ChunkDeclaration { tokens: Some(CHUNK), overlap: 0, ..ChunkDeclaration::default() };

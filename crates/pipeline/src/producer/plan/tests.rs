@@ -1,10 +1,16 @@
+mod routing;
+
+use std::sync::Arc;
+
 use proptest::prelude::*;
-use tidewheel_core::catalog::Selector;
-use tidewheel_core::ports::{SourceEvent, Touched, Verdicts};
+use tidewheel_core::catalog::{Catalog, Routed, Routes, routes};
+use tidewheel_core::ports::{SourceEvent, SourceRow, Swept, Touched, Verdicts};
+use uuid::Uuid;
 
 use super::super::admission::Limits;
 use super::*;
 use crate::parking::OnDeadLetter;
+use crate::targets::samples::declaration;
 
 fn time(seconds: u32) -> ClusterTime {
     ClusterTime { seconds, increment: 1 }
@@ -40,6 +46,18 @@ fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Step {
     let (step, read_again) = super::follow(checkpoint, batch, &HashSet::new(), Rules::NONE);
     assert!(!read_again);
     step
+}
+
+/// Rows for the one target of an installation without a catalog.
+fn plain(rows: Vec<SourceRow>) -> Vec<(SourceRow, Routed)> {
+    rows.into_iter().map(|row| (row, Routed { stamp: Arc::default(), keeps_document: true })).collect()
+}
+
+/// The routes of local settings with this policy.
+fn local_routes(on_dead_letter: OnDeadLetter) -> Routes {
+    let mut declaration = declaration("documents");
+    declaration.rules.on_dead_letter = on_dead_letter;
+    routes(&Catalog::short_form(Arc::new(declaration)))
 }
 
 fn versions(step: &Step) -> Vec<String> {
@@ -152,7 +170,7 @@ fn changes_that_cannot_be_appended_are_parked_in_the_same_step() {
     assert_eq!(parked, ["0.11.1.1", "0.11.1.2"]);
     let mut rows = vec![row("1"), row("2")];
     rows[0].document = Err("malformed".into());
-    let page = PageRead { namespace: Namespace::new("shop", "tickets"), last: None, count: 2, differing: rows };
+    let page = PageRead { namespace: Namespace::new("shop", "tickets"), last: None, count: 2, differing: plain(rows) };
     let step = read(&checkpoint(), page, 99, Rules::NONE);
     assert_eq!((step.changes.len(), step.parked.len()), (1, 1));
     assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after: None, rows: 2 });
@@ -178,13 +196,16 @@ proptest! {
             document: Some(document(kind)),
             ..event(Operation::Update, seconds, None)
         }).collect();
+        let routes = [OnDeadLetter::Keep, OnDeadLetter::Remove].map(local_routes);
         let rows = events.iter().enumerate().map(|(number, (kind, _))| {
-            SourceRow::new(key(number, kind), String::new(), document(kind))
+            let row = SourceRow::new(key(number, kind), String::new(), document(kind));
+            let routed = routes[0].row(&Namespace::new("shop", "tickets"), &row, &[], |_| true);
+            (row, routed.expect("it is covered"))
         });
         let page = PageRead { namespace: Namespace::new("shop", "tickets"), last: None, count: 1, differing: rows.collect() };
-        let keep = Rules { limits: Limits { key: 40, document: 20 }, ..Rules::NONE };
-        let remove = Rules { on_dead_letter: OnDeadLetter::Remove, ..keep };
-        let steps = |rules| [
+        let [keep, remove] =
+            routes.each_ref().map(|routes| Rules { limits: Limits { key: 40, document: 20 }, routes: Some(routes) });
+        let steps = |rules: Rules<'_>| [
             super::follow(&checkpoint(), batch(fed.clone()), &HashSet::new(), rules).0,
             read(&checkpoint(), page.clone(), 99, rules),
         ];
@@ -201,26 +222,6 @@ proptest! {
             prop_assert_eq!(found, expected);
         }
     }
-}
-
-#[test]
-fn long_key_is_not_saved_as_snapshot_position() {
-    let long = "k".repeat(100_000);
-    assert_eq!(last_short(&[row("1"), row("2"), row(&long)]), Some("2".into()));
-    assert_eq!(last_short(&[row(&long)]), None);
-}
-
-#[test]
-fn points_with_keys_of_an_earlier_release_are_removed_directly() {
-    let tickets = Namespace::new("shop", "tickets");
-    let keys = [r#"{"$numberInt":"1"}"#, r#"{"$numberLong":"1"}"#, r#"{"a":{"$numberDouble":"2.0"}}"#, "\"a\""];
-    let absent = keys.map(|key| (tickets.clone(), key.to_owned())).to_vec();
-    let version = Version::of_snapshot(0, time(20));
-    let (deleted, fences) = former(absent, version);
-    assert_eq!(deleted, [keys[0], keys[3]].map(|key| (tickets.clone(), key.to_owned())));
-    let documents = [keys[1], keys[2]].map(|key| FenceTarget::Document(DocumentId::new(&tickets, key)));
-    assert_eq!(fences.iter().map(|fence| fence.target.clone()).collect::<Vec<_>>(), documents);
-    assert!(fences.iter().all(|fence| fence.version == version));
 }
 
 #[test]
@@ -251,8 +252,8 @@ fn time_going_backwards_increments_the_epoch() {
 #[test]
 fn snapshot_reads_at_its_time_and_saves_its_position() {
     let tickets = Namespace::new("shop", "tickets");
-    let page =
-        PageRead { namespace: tickets.clone(), last: Some("3".into()), count: 3, differing: vec![row("1"), row("2")] };
+    let differing = plain(vec![row("1"), row("2")]);
+    let page = PageRead { namespace: tickets.clone(), last: Some("3".into()), count: 3, differing };
     let step = read(&checkpoint(), page, 99, Rules::NONE);
     assert_eq!(versions(&step), ["0.10.1.0", "0.10.1.0"]);
     let after = Some((tickets, "3".to_owned()));
@@ -261,7 +262,7 @@ fn snapshot_reads_at_its_time_and_saves_its_position() {
     let sweeping = read_all(&step.next).next;
     assert_eq!(sweeping.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after: None });
     let absent = vec![(Namespace::new("shop", "tickets"), "7".into())];
-    let removed = gone(&sweeping, PageSwept { last: Uuid::max(), time: time(12), absent }, 99);
+    let removed = gone(&sweeping, PageSwept { target: None, last: Uuid::max(), time: time(12), absent }, 99);
     let after = Some(Swept { target: None, point: Uuid::max() });
     assert_eq!(versions(&removed), ["0.12.1.0"]);
     assert_eq!(removed.next.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after });
@@ -270,45 +271,6 @@ fn snapshot_reads_at_its_time_and_saves_its_position() {
 
 fn row(key: &str) -> SourceRow {
     SourceRow::new(key, key, Ok(format!(r#"{{"_id":{key}}}"#)))
-}
-
-fn stamped(namespace: &str, key: &str, seconds: u32, document: &str) -> IndexedPoint {
-    let version = Version::of_snapshot(0, time(seconds));
-    let stamp = serde_json::json!({
-        "namespace": namespace, "key": key, "chunk": 0, "chunks": 1, "digest": digest(document),
-        "version": {"high": version.high(), "low": version.low()},
-    });
-    let payload = [("_tidewheel".to_owned(), stamp)].into_iter().collect();
-    IndexedPoint { id: Uuid::nil(), payload }
-}
-
-#[test]
-fn row_is_appended_unless_the_index_has_the_same_or_a_newer_version() {
-    let differs_from = |seconds, document: &str| {
-        let point = stamped("shop.tickets", "1", seconds, document);
-        differs(Stamped::read(&point.payload).as_ref(), &row("1"), Version::of_snapshot(0, time(10)))
-    };
-    assert!(differs_from(9, r#"{"_id":1,"old":true}"#));
-    assert!(!differs_from(9, r#"{"_id":1}"#), "the same document");
-    assert!(!differs_from(10, r#"{"_id":1,"new":true}"#), "a row of the same snapshot, or a newer change");
-    assert!(differs(None, &row("1"), Version::of_snapshot(0, time(10))));
-}
-
-#[test]
-fn only_older_points_of_the_same_database_are_suspects() {
-    let foreign = IndexedPoint { id: Uuid::nil(), payload: serde_json::Map::new() };
-    let page = [
-        stamped("shop.tickets", "1", 9, "{}"),
-        stamped("shop.tickets", "1", 9, "{}"),
-        stamped("shop.notes", "2", 9, "{}"),
-        stamped("shop.tickets", "3", 10, "{}"),
-        stamped("other.tickets", "4", 9, "{}"),
-        foreign,
-    ];
-    let coverage = Coverage::of(Selector::of_database("shop", &["tickets"]));
-    let suspects = suspects(&page, &coverage, Version::of_snapshot(0, time(10)));
-    let names: Vec<_> = suspects.iter().map(|(namespace, keys)| (namespace.as_str(), keys.len())).collect();
-    assert_eq!(names, [("shop.notes", 1), ("shop.tickets", 1)]);
 }
 
 #[test]
@@ -328,22 +290,12 @@ fn recovery_rewinds_to_the_applied_checkpoint_if_it_is_usable() {
 }
 
 #[test]
-fn snapshot_resumes_in_the_collection_where_it_stopped() {
-    let [a, b, c] = ["a", "b", "c"].map(|name| Namespace::new("shop", name));
-    let all = vec![a.clone(), b.clone(), c.clone()];
-    let after = (b.clone(), "7".to_owned());
-    assert_eq!(remaining(all.clone(), Some(&after)), [(b, Some("7".into())), (c.clone(), None)]);
-    assert_eq!(remaining(all, None).len(), 3);
-    assert_eq!(remaining(vec![a], Some(&after)), []);
-}
-
-#[test]
 fn start_depends_on_the_saved_checkpoint() {
-    assert_eq!(start(None, "all"), Start::Fresh);
+    assert_eq!(start(None, "all", 0), Start::Fresh);
     assert_ne!(selection("all"), "all", "the form that an earlier release saved");
     let saved = checkpoint();
-    assert_eq!(start(Some(&saved), "all"), Start::Resume(StartAt::Token(saved.token.clone())));
-    assert_eq!(start(Some(&saved), "other"), Start::Reselect(StartAt::Time(time(10))));
+    assert_eq!(start(Some(&saved), "all", 0), Start::Resume(StartAt::Token(saved.token.clone())));
+    assert_eq!(start(Some(&saved), "other", 0), Start::Reselect(StartAt::Time(time(10))));
 }
 
 proptest! {

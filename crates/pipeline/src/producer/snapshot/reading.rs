@@ -1,29 +1,31 @@
 //! The first half: the rows of the source.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::payload::{STAMP, Stamped};
-use tidewheel_core::ports::{Covered, IndexReader, PortResult, Scan, SourceRow};
+use tidewheel_core::catalog::{Needs, Routed, Routes, Rows, Selector, TargetId};
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Coverage, Covered, Judged, PortResult, Scan, SourceFilter, SourceRow};
 use tidewheel_core::version::Version;
 use tracing::{info, warn};
-use uuid::Uuid;
 
-use super::super::ProducerPorts;
-use super::super::plan::{self, PageRead};
+use super::super::metric;
+use super::super::plan::{self, PageRead, Read};
 use super::Page;
+use super::comparing::Comparing;
+use crate::targets::Target;
 
 /// How often a running snapshot reports its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Reading {
     version: Version,
+    /// The targets that are filled.
+    targets: Vec<Filled>,
     /// The remaining collections; the last is the current one.
     collections: Vec<(Namespace, Option<String>)>,
     scan: Option<Box<dyn Scan>>,
-    /// Whether the index has points to compare with.
-    compares: bool,
     estimate: u64,
     begun: (Instant, u64),
     read: u64,
@@ -31,41 +33,48 @@ pub(super) struct Reading {
     reported: Instant,
 }
 
+/// A target that is filled.
+struct Filled {
+    target: Arc<Target>,
+    needs: Needs,
+    /// Compares rows with its points; `None` if every row is appended.
+    comparing: Option<Comparing>,
+}
+
 impl Reading {
     pub(super) async fn begin(
         version: Version,
         after: Option<&(Namespace, String)>,
         rows: u64,
-        ports: &ProducerPorts,
+        filled: Vec<(Arc<Target>, Needs)>,
+        source: &Covered,
     ) -> PortResult<Self> {
-        let ProducerPorts { source, index, registry, .. } = ports;
-        let all = source.collections().await?;
+        let selectors: BTreeSet<&Selector> = filled.iter().map(|(target, _)| &target.declaration().source).collect();
+        let selectors = selectors.into_iter().cloned().collect();
+        let covered = Covered::new(source.source.clone(), Coverage { selectors, filters: Vec::new() });
+        let all = covered.collections().await?;
         let mut estimate = 0;
         for namespace in &all {
-            estimate += source.estimate(namespace).await?;
+            estimate += covered.estimate(namespace).await?;
         }
-        super::super::metric::expects(estimate);
-        let compares = match index.count().await {
-            Ok(Some(points)) => {
-                // Recorded before it is relied on, because it could be deleted from here on.
-                registry.collection(index.name(), true).await?;
-                points > 0
-            }
-            Ok(None) => false,
-            Err(error) => {
-                warn!("failed to compare with the index, embedding every document: {error}");
-                false
-            }
-        };
+        let mut targets = Vec::with_capacity(filled.len());
+        for (target, needs) in filled {
+            metric::expects(&target, estimate);
+            let has_points = has_points(&target).await?;
+            let comparing = (has_points && needs.rows != Rows::All)
+                .then(|| Comparing::new(target.ports.index.clone(), version, target.made, needs.rows));
+            targets.push(Filled { target, needs, comparing });
+        }
+        let compares = targets.iter().any(|filled| filled.comparing.is_some());
         info!(collections = all.len(), documents = estimate, read = rows, compares, "reading snapshot");
         let mut collections = plan::remaining(all, after);
         collections.reverse();
         let now = Instant::now();
         Ok(Self {
             version,
+            targets,
             collections,
             scan: None,
-            compares,
             estimate,
             begun: (now, rows),
             read: rows,
@@ -78,8 +87,9 @@ impl Reading {
         self.version
     }
 
+    /// Whether rows are compared with a target that has points.
     pub(super) fn compares(&self) -> bool {
-        self.compares
+        self.targets.iter().any(|filled| filled.comparing.is_some())
     }
 
     pub(super) async fn next(&mut self, source: &Covered) -> PortResult<Page> {
@@ -88,29 +98,44 @@ impl Reading {
         };
         let scan = match &mut self.scan {
             Some(scan) => scan,
-            None => self.scan.insert(source.scan(namespace, after.as_deref(), self.version.time, None).await?),
+            None => {
+                let judged = judged(&self.targets, namespace, source);
+                let open = source.source.scan(namespace, after.as_deref(), self.version.time, &judged);
+                self.scan.insert(open.await?)
+            }
         };
         let rows = scan.next().await?;
         if rows.is_empty() {
             return Ok(Page::CollectionRead);
         }
-        let (last, count) = (plan::last_short(&rows), rows.len() as u64);
-        Ok(Page::Rows(PageRead { namespace: namespace.clone(), last, count, differing: rows }))
+        Ok(Page::Rows(Read { namespace: namespace.clone(), rows }))
     }
 
-    pub(super) async fn compare(&mut self, index: &dyn IndexReader, mut page: PageRead) -> PageRead {
-        if self.compares {
-            match differing(index, &page.namespace, &page.differing, self.version).await {
-                Ok(differing) => {
-                    let mut differing = differing.into_iter();
-                    page.differing.retain(|_| differing.next().unwrap_or(true));
-                }
-                Err(error) => warn!("failed to compare a page with the index, embedding all of it: {error}"),
+    /// Compares a page once with each target that may receive its rows. Rows that no target lacks are left out.
+    pub(super) async fn compare(&mut self, routes: &Routes, page: Read) -> PageRead {
+        let Read { namespace, rows } = page;
+        let (last, count) = (plan::last_short(rows.iter()), rows.len() as u64);
+        let mut differing: HashMap<&TargetId, Vec<bool>> = HashMap::new();
+        for Filled { target, comparing, .. } in &self.targets {
+            let route = |row: &SourceRow| routes.row(&namespace, row, &[], |id| *id == target.id).is_some();
+            let mut receives: Vec<bool> = rows.iter().map(route).collect();
+            if let Some(comparing) = comparing {
+                comparing.retain_differing(&namespace, &rows, &mut receives).await;
             }
+            differing.insert(&target.id, receives);
         }
-        self.read += page.count;
-        self.differing += page.differing.len() as u64;
-        page
+        let differing: Vec<(SourceRow, Routed)> = rows
+            .into_iter()
+            .enumerate()
+            .filter_map(|(at, row)| {
+                let receives = |id: &TargetId| differing.get(id).is_some_and(|receives| receives[at]);
+                let routed = routes.row(&namespace, &row, &[], receives)?;
+                Some((row, routed))
+            })
+            .collect();
+        self.read += count;
+        self.differing += differing.len() as u64;
+        PageRead { namespace, last, count, differing }
     }
 
     pub(super) fn next_collection(&mut self) {
@@ -140,41 +165,47 @@ impl Reading {
         let seconds = self.begun.0.elapsed().as_secs();
         info!(rows = self.read, differing = self.differing, seconds, "snapshot read all documents");
     }
+
+    /// The targets that the second half sweeps.
+    pub(super) fn into_swept(self) -> Vec<Arc<Target>> {
+        self.targets.into_iter().filter(|filled| filled.needs.sweep).map(|filled| filled.target).collect()
+    }
 }
 
-/// Returns which of these rows have to be appended. The first chunk provides version and digest; of equal documents,
-/// the last chunk has to exist, and none after it.
-async fn differing(
-    index: &dyn IndexReader,
-    namespace: &Namespace,
-    rows: &[SourceRow],
-    version: Version,
-) -> PortResult<Vec<bool>> {
-    let documents: Vec<DocumentId> = rows.iter().map(|row| DocumentId::new(namespace, &row.key)).collect();
-    let first: Vec<Uuid> = documents.iter().map(|document| document.point(0)).collect();
-    let stored: HashMap<Uuid, Stamped> = index
-        .points(&first, STAMP)
-        .await?
-        .into_iter()
-        .filter_map(|point| Some((point.id, Stamped::read(&point.payload)?)))
-        .collect();
-    let chunks = |document: &DocumentId| stored.get(&document.point(0)).map(|stamp| stamp.chunks);
-    let ends: Vec<Uuid> = documents
-        .iter()
-        .filter_map(|document| {
-            chunks(document).map(|chunks| [document.point(chunks.max(1) - 1), document.point(chunks)])
-        })
-        .flatten()
-        .collect();
-    let there: HashSet<Uuid> =
-        index.points(&ends, &["_tidewheel.chunk"]).await?.into_iter().map(|point| point.id).collect();
-    let is_whole = |document: &DocumentId| {
-        chunks(document).is_some_and(|chunks| {
-            there.contains(&document.point(chunks.max(1) - 1)) && !there.contains(&document.point(chunks))
-        })
-    };
-    let pairs = documents.iter().zip(rows);
-    Ok(pairs
-        .map(|(document, row)| plan::differs(stored.get(&document.point(0)), row, version) || !is_whole(document))
-        .collect())
+/// Whether the collection of a target has points to compare with.
+async fn has_points(target: &Target) -> PortResult<bool> {
+    let index = &target.ports.index;
+    match index.count().await {
+        Ok(Some(points)) => {
+            if let Some(registry) = &target.ports.registry {
+                // Recorded before it is relied on, because it could be deleted from here on.
+                registry.collection(index.name(), true).await?;
+            }
+            Ok(points > 0)
+        }
+        Ok(None) => Ok(false),
+        Err(error) => {
+            warn!("failed to compare with the index, embedding every document: {error}");
+            Ok(false)
+        }
+    }
+}
+
+/// What a scan of this collection judges: the filters of all routes, by their numbers. If every target that covers the
+/// collection has a filter, the scan reads what one of them selects.
+fn judged(targets: &[Filled], namespace: &Namespace, source: &Covered) -> Judged {
+    let declarations = targets.iter().map(|filled| filled.target.declaration());
+    let covering = declarations.filter(|declaration| declaration.source.covers(namespace));
+    let filters: Option<BTreeSet<&SourceFilter>> = covering.map(|declaration| declaration.filter.as_ref()).collect();
+    Judged { filters: source.coverage.filters.clone(), pushed: filters.and_then(|filters| any_of(&filters)) }
+}
+
+/// The condition that one of these holds.
+fn any_of(filters: &BTreeSet<&SourceFilter>) -> Option<SourceFilter> {
+    let texts: Vec<&str> = filters.iter().map(|filter| filter.0.as_str()).collect();
+    match texts.as_slice() {
+        [] => None,
+        [only] => Some(SourceFilter((*only).to_owned())),
+        several => Some(SourceFilter(format!(r#"{{"$or": [{}]}}"#, several.join(", ")))),
+    }
 }

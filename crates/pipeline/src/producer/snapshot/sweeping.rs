@@ -1,22 +1,27 @@
-//! The second half: sweeps orphaned points of the index.
+//! The second half: sweeps orphaned points, target by target.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::health::Health;
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::payload::STAMP;
-use tidewheel_core::ports::PortResult;
+use tidewheel_core::ports::{Covered, PortResult};
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::version::Version;
 use tracing::info;
 use uuid::Uuid;
 
 use super::super::plan::{self, PageSwept};
-use super::super::{NAME, POINTS, ProducerPorts};
+use super::super::{NAME, POINTS};
 use super::Page;
+use crate::members::Members;
 use crate::metric;
 use crate::retry::{report_failure, report_recovery};
+use crate::targets::Target;
 
 /// Maximum number of pages between two saves of the sweep's position.
 const SAVE_EVERY: u32 = 50;
@@ -24,42 +29,66 @@ const SAVE_EVERY: u32 = 50;
 /// How often an idle source is polled for its time.
 const PAUSE: Duration = Duration::from_millis(200);
 
-type Looking<'a> = Pin<Box<dyn Future<Output = PortResult<Option<PageSwept>>> + Send + 'a>>;
+type Looking = Pin<Box<dyn Future<Output = PortResult<Option<PageSwept>>> + Send>>;
 
 /// The operation in logs and health: completes "failed to …".
 const SWEEP: &str = "sweep orphaned points";
 
-pub(super) struct Sweeping<'a> {
+pub(super) struct Sweeping {
     version: Version,
-    ports: &'a ProducerPorts,
+    /// The targets to sweep; the first is the current one.
+    targets: VecDeque<Swept>,
     /// Limits the log of an outage. Not the producer's own health: the feed continues meanwhile.
     outage: Health,
-    after: Option<Uuid>,
     /// Maximum points in the next page.
     points: usize,
     /// The read of the current page. Kept across calls: otherwise a busy feed would never let one finish.
-    looking: Option<Looking<'a>>,
+    looking: Option<Looking>,
     backoff: Backoff,
     gone: u64,
     /// Pages since the position was saved.
     pages: u32,
 }
 
-impl<'a> Sweeping<'a> {
-    pub(super) fn new(version: Version, after: Option<Uuid>, ports: &'a ProducerPorts, points: usize) -> Self {
-        let (points, backoff) = (points.clamp(1, POINTS), Backoff::for_servers());
-        Self { version, ports, outage: Health::of(NAME), after, points, looking: None, backoff, gone: 0, pages: 0 }
+/// A target that is swept.
+struct Swept {
+    target: Arc<Target>,
+    members: Members,
+    /// The last point of its pages so far.
+    after: Option<Uuid>,
+}
+
+impl Sweeping {
+    /// Sweeps these targets, each after a point of its collection.
+    pub(super) fn new(
+        version: Version,
+        targets: Vec<(Arc<Target>, Option<Uuid>)>,
+        source: &Covered,
+        points: usize,
+    ) -> Self {
+        let swept = |(target, after): (Arc<Target>, Option<Uuid>)| {
+            let members = Members::of(&target, &source.source);
+            Swept { target, members, after }
+        };
+        Self {
+            version,
+            targets: targets.into_iter().map(swept).collect(),
+            outage: Health::of(NAME),
+            points: points.clamp(1, POINTS),
+            looking: None,
+            backoff: Backoff::for_servers(),
+            gone: 0,
+            pages: 0,
+        }
     }
 
     /// The next page. Waits for an unreachable index or source: the feed continues meanwhile.
     pub(super) async fn next(&mut self) -> Page {
         loop {
+            let Some(swept) = self.targets.front_mut() else { return Page::Swept };
             let looking = match &mut self.looking {
                 Some(looking) => looking,
-                None => {
-                    let look = look(self.ports, self.version, (self.after, self.points), Duration::ZERO);
-                    self.looking.insert(Box::pin(look))
-                }
+                None => self.looking.insert(swept.look(self.version, self.points, Duration::ZERO)),
             };
             let looked = looking.await;
             match looked {
@@ -69,8 +98,11 @@ impl<'a> Sweeping<'a> {
                         report_recovery(&self.outage, SWEEP);
                         self.backoff.reset();
                     }
-                    let Some(page) = page else { return Page::Swept };
-                    self.after = Some(page.last);
+                    let Some(page) = page else {
+                        self.targets.pop_front();
+                        continue;
+                    };
+                    swept.after = Some(page.last);
                     self.gone += page.absent.len() as u64;
                     self.pages += 1;
                     self.points = (2 * self.points).min(POINTS);
@@ -80,10 +112,18 @@ impl<'a> Sweeping<'a> {
                     metric::failed(NAME, &error, true);
                     report_failure(&self.outage, SWEEP, &error);
                     let delay = self.backoff.next_delay(error.retry_after);
-                    let look = look(self.ports, self.version, (self.after, self.points), delay);
-                    self.looking = Some(Box::pin(look));
+                    self.looking = Some(swept.look(self.version, self.points, delay));
                 }
             }
+        }
+    }
+
+    /// Leaves out targets that changes are no longer routed to.
+    pub(super) fn retain(&mut self, is_routed: impl Fn(&Target) -> bool) {
+        let current = self.targets.front().map(|swept| swept.target.id.clone());
+        self.targets.retain(|swept| is_routed(&swept.target));
+        if self.targets.front().map(|swept| &swept.target.id) != current.as_ref() {
+            self.looking = None;
         }
     }
 
@@ -104,31 +144,43 @@ impl<'a> Sweeping<'a> {
     }
 }
 
-/// Reads a page of the index of at most this many points after a delay, and determines which of its documents are missing in the source. `None` at
-/// the end.
+impl Swept {
+    /// Reads the next page after a delay.
+    fn look(&self, version: Version, points: usize, delay: Duration) -> Looking {
+        let (target, members, after) = (self.target.clone(), self.members.clone(), self.after);
+        Box::pin(look(target, members, version, (after, points), delay))
+    }
+}
+
+/// Reads a page of the target of at most this many points after a delay, and determines which of its documents do not
+/// belong to it. `None` at the end.
 async fn look(
-    ports: &ProducerPorts,
+    target: Arc<Target>,
+    members: Members,
     version: Version,
     (after, points): (Option<Uuid>, usize),
     delay: Duration,
 ) -> PortResult<Option<PageSwept>> {
     tokio::time::sleep(delay).await;
-    let ProducerPorts { source, index, tombstones, .. } = ports;
+    let (index, tombstones) = (&target.ports.index, &target.ports.tombstones);
     let page = index.page(after, points, STAMP).await?;
     let Some(last) = page.last().map(|point| point.id) else { return Ok(None) };
     // Before the source is queried, so that a document inserted after this time wins. And after the time of the
     // snapshot, to be newer than every change that it found: an idle MongoDB advances its time every ten seconds.
-    let mut time = source.now().await?;
+    let mut time = members.now().await?;
     while time <= version.time {
         tokio::time::sleep(PAUSE).await;
-        time = source.now().await?;
+        time = members.now().await?;
     }
     let mut absent = Vec::new();
-    for (namespace, keys) in plan::suspects(&page, &source.coverage, Version::of_snapshot(version.epoch, time)) {
+    // A collection of the catalog has no points of other owners.
+    let owns = |namespace: &Namespace| !target.is_local() || members.covered().coverage.reaches_database_of(namespace);
+    for (namespace, keys) in plan::suspects(&page, owns, Version::of_snapshot(version.epoch, time)) {
         let keys: Vec<String> = keys.into_iter().collect();
-        let exist = source.existing(&namespace, &keys, time).await?;
-        absent
-            .extend(keys.into_iter().zip(exist).filter(|(_, exists)| !exists).map(|(key, _)| (namespace.clone(), key)));
+        let belong = members.existing(&namespace, &keys, time).await?;
+        absent.extend(
+            keys.into_iter().zip(belong).filter(|(_, belongs)| !belongs).map(|(key, _)| (namespace.clone(), key)),
+        );
     }
     let (absent, former) = plan::former(absent, Version::of_snapshot(version.epoch, time));
     if !former.is_empty() {
@@ -137,5 +189,6 @@ async fn look(
         index.delete(&former).await?;
         info!(documents = former.len(), "removed points with keys of an earlier release");
     }
-    Ok(Some(PageSwept { last, time, absent }))
+    let target = (!target.is_local()).then(|| target.id.clone());
+    Ok(Some(PageSwept { target, last, time, absent }))
 }
