@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidewheel_core::catalog::Selector;
 use tidewheel_core::installation::SourceIdentity;
-use tidewheel_core::ports::{Covered, Embedder, PortResult};
+use tidewheel_core::ports::{Embedder, PortResult};
 use tidewheel_embed::client::{ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
 use tidewheel_embed::pool::{EmbedderPool, Transport};
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
@@ -38,17 +38,6 @@ pub(crate) fn mongo_options(settings: &Settings, needed_by: &'static str) -> Res
 /// The source. Only a `mongodb+srv` URI needs the network here.
 pub(crate) async fn source(options: MongoOptions) -> PortResult<MongoSource> {
     MongoSource::connect(options).await
-}
-
-/// The selected collections.
-pub(crate) fn selector(settings: &Settings) -> Selector {
-    let database = settings.mongodb.database.as_deref().unwrap_or_default();
-    Selector::of_database(database, &settings.mongodb.collection)
-}
-
-/// The source restricted to the selected collections.
-pub(crate) fn covered(source: MongoSource, settings: &Settings) -> Covered {
-    Covered::by(Arc::new(source), selector(settings))
 }
 
 /// The index.
