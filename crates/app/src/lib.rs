@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod commands;
 mod compose;
+mod confirm;
 mod connect;
 mod console;
 mod exit;

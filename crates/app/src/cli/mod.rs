@@ -1,6 +1,7 @@
 //! Command-line arguments and help texts.
 
 mod dead_letters;
+mod indexes;
 mod installation;
 mod local;
 mod output;
@@ -11,6 +12,7 @@ mod settings;
 use clap::{Parser, Subcommand};
 
 pub(crate) use dead_letters::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs};
+pub(crate) use indexes::{ApplyArgs, DEFAULT_SAMPLE, PlanArgs, RollbackArgs};
 pub(crate) use installation::{AdoptArgs, InstallationCommand};
 pub(crate) use local::UpArgs;
 pub(crate) use output::{Output, OutputArgs};
@@ -101,6 +103,12 @@ is set: then operators can retry and drop dead letters.")]
     Monitor(MonitorArgs),
     /// Test every server with the operations that the services use, and report problems
     Check(CheckArgs),
+    /// Show what the declared indexes would change, and what that costs
+    Plan(PlanArgs),
+    /// Apply the declared indexes, and show the progress
+    Apply(ApplyArgs),
+    /// Switch an index back to its previous generation
+    Rollback(RollbackArgs),
     /// Send retained stream entries or source documents through the pipeline again
     Replay(ReplayArgs),
     /// Show where a document is in the pipeline, hop by hop, and why

@@ -1,14 +1,23 @@
-//! Arguments shared by several commands: output format and durations.
+//! Arguments shared by several commands: output format, durations and names of indexes.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tidewheel_core::catalog::IndexName;
 
 use crate::settings::parse_duration;
 
 /// Parses a duration.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "expected a duration such as 30s, 90m, 12h or 7d".to_owned())
+}
+
+/// Accepts the name of an index. Whether there is such an index is known later.
+pub(super) fn index(text: &str) -> Result<IndexName, String> {
+    if text.is_empty() {
+        return Err("expected the name of an index".to_owned());
+    }
+    Ok(IndexName::of_collection(text))
 }
 
 /// Output format.

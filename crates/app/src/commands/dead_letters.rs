@@ -2,8 +2,6 @@
 
 mod progress;
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-
 use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
@@ -16,6 +14,7 @@ use self::progress::Shown;
 use crate::audit_log::Actor;
 use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
 use crate::compose::{self, LettersAction};
+use crate::confirm::{agreed, may_ask};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
@@ -151,7 +150,7 @@ async fn drop(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) ->
             printer::counted(listing.matching, "dead letter")
         ));
     }
-    let may_ask = std::io::stdin().is_terminal() && args.output.output == Output::Text;
+    let may_ask = may_ask(args.output.output);
     if listing.matching == 0 || (!args.yes && !may_ask) {
         return Ok(not_done(listing, args.output.output));
     }
@@ -191,15 +190,6 @@ fn gone(outcome: Outcome) {
     if outcome.gone > 0 {
         printer::message(styled(WARN, format_args!("{} already handled by another process", outcome.gone)));
     }
-}
-
-/// Asks for confirmation on the terminal.
-fn agreed(question: &str) -> bool {
-    let mut stderr = anstream::stderr();
-    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
 /// Prints the first dead letters of a plan.

@@ -1,15 +1,19 @@
 //! The commands, one module each.
 
+mod apply;
 mod audit_log;
 mod check;
 mod completions;
 mod config;
 mod console;
 mod dead_letters;
+mod indexes;
 mod inspect;
 mod installation;
 mod monitor;
+mod plan;
 mod replay;
+mod rollback;
 mod run;
 mod search;
 mod status;
@@ -60,6 +64,9 @@ pub(crate) fn run(cli: Cli, measurements: Measurements) -> Result<Answer, Failur
             Command::Search(args) => search::run(&args, settings).await,
             Command::Status(args) => status::run(&args, settings).await,
             Command::Monitor(args) => monitor::run(&args, settings).await,
+            Command::Plan(args) => plan::run(&args, settings).await,
+            Command::Apply(args) => apply::run(&args, settings).await,
+            Command::Rollback(args) => rollback::run(&args, settings).await,
             Command::Replay(args) => replay::run(&args, settings).await,
             Command::Inspect(args) => inspect::run(&args, settings).await,
             Command::Wait(args) => wait::run(&args, settings).await,

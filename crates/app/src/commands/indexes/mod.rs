@@ -1,0 +1,240 @@
+//! What `plan`, `apply` and `rollback` share: they show a plan, ask, submit it, and follow its progress.
+
+mod shown;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tidewheel_core::catalog::Action;
+use tidewheel_ops::indexes::{self as ops, IndexPlan, Plan, Planned, Progress, Refused, Submission, Watched};
+
+use self::shown::Shown;
+use crate::audit_log::Actor;
+use crate::cli::Output;
+use crate::compose::Indexes;
+use crate::confirm::{agreed, may_ask};
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
+use crate::services::guard;
+use crate::signals;
+
+/// Maximum number of plans, each from another catalog.
+const PLANS: u32 = 10;
+
+/// A command that submits a plan.
+pub(super) struct Request<'a> {
+    /// Its name, for the audit log.
+    pub(super) command: &'static str,
+    pub(super) indexes: &'a Indexes<'a>,
+    /// Whether the plan is confirmed in advance.
+    pub(super) yes: bool,
+    /// Whether processes of an earlier release may stop.
+    pub(super) forced: bool,
+    pub(super) output: Output,
+}
+
+/// The outcome of a submission.
+pub(super) enum Submitted {
+    /// The plan is submitted, or there was nothing to submit.
+    Plan(Box<Planned>),
+    /// The command ends.
+    Ended(Answer),
+}
+
+impl Request<'_> {
+    /// Plans, asks, and submits; again, if the catalog changes in between.
+    pub(super) async fn submit(&self, plan: impl AsyncFn() -> Result<Planned, Failure>) -> Result<Submitted, Failure> {
+        // Keep declarations of another database out of this Redis.
+        guard(self.indexes.settings(), self.indexes.redis(), None, None).check_redis().await?;
+        let mut planned = plan().await?;
+        let mut is_confirmed = false;
+        for _ in 0..PLANS {
+            if !is_confirmed && let Some(answer) = self.decide(&planned.plan) {
+                return Ok(Submitted::Ended(answer));
+            }
+            if !planned.plan.todo {
+                return Ok(Submitted::Plan(Box::new(planned)));
+            }
+            if !is_confirmed {
+                let detail = detail(&planned.plan);
+                Actor::cli().records(self.indexes.redis(), self.command, detail).await?;
+            }
+            match ops::submit(self.indexes.ports(), &planned, self.forced).await? {
+                Submission::Saved => return Ok(Submitted::Plan(Box::new(planned))),
+                Submission::Changed => {
+                    let again = plan().await?;
+                    is_confirmed = again.is_same(&planned) && again.plan.refused.is_empty();
+                    planned = again;
+                }
+            }
+        }
+        Err(Failure::new("failed to submit the plan: the catalog changes too often").with_hint("run the command again"))
+    }
+
+    /// Shows the plan and asks; the answer of the command, if it ends here.
+    fn decide(&self, plan: &Plan) -> Option<Answer> {
+        let is_text = self.output == Output::Text;
+        if is_text {
+            show(plan);
+        }
+        if !plan.refused.is_empty() {
+            if !is_text {
+                printer::json(plan);
+            }
+            return Some(Answer::Unknown);
+        }
+        if !plan.todo || self.yes {
+            return None;
+        }
+        if !may_ask(self.output) {
+            if is_text {
+                printer::message("\nPlan only, nothing was changed. Add --yes to apply it.");
+            } else {
+                printer::json(plan);
+            }
+            return Some(Answer::No);
+        }
+        let question = match plan.interrupts_searches() {
+            true => "Searches fail for some milliseconds at the switch. Apply the plan? [y/N] ",
+            false => "Apply the plan? [y/N] ",
+        };
+        if agreed(question) {
+            return None;
+        }
+        printer::message("nothing was changed");
+        Some(Answer::No)
+    }
+
+    /// Shows the progress until everything is done, or until the timeout.
+    pub(super) async fn follow(&self, planned: &Planned, timeout: Option<Duration>) -> Result<Answer, Failure> {
+        let watch = planned.watched();
+        let shown = Shown::new(self.output, &watch.indexes);
+        let report = |progress: &[Progress]| shown.report(progress);
+        let late = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        let followed = tokio::select! {
+            watched = ops::watch(self.indexes.ports(), &watch, &report) => match watched {
+                Ok(Watched::Done) => Ok(Followed::Done),
+                Ok(Watched::Failed { index, problem }) => Ok(Followed::Failed { index: index.to_string(), problem }),
+                Ok(Watched::Lost) => Ok(Followed::Lost),
+                Err(error) => Err(error),
+            },
+            () = signals::received() => Ok(Followed::Interrupted),
+            () = late => Ok(Followed::TimedOut),
+        };
+        shown.finish();
+        let followed = followed?;
+        if self.output == Output::Json {
+            printer::json_line(&Ended { followed: &followed, revision: watch.revision });
+        }
+        Ok(followed.answer(self.output))
+    }
+}
+
+/// How the progress ended.
+#[derive(Debug, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+enum Followed {
+    Done,
+    Interrupted,
+    TimedOut,
+    Failed { index: String, problem: String },
+    Lost,
+}
+
+/// The last line of JSON.
+#[derive(Serialize)]
+struct Ended<'a> {
+    #[serde(flatten)]
+    followed: &'a Followed,
+    revision: u64,
+}
+
+impl Followed {
+    /// Prints how it ended, and returns the answer of the command.
+    fn answer(&self, output: Output) -> Answer {
+        match self {
+            Self::Done => {
+                if output == Output::Text {
+                    printer::data(format_args!("{} done", styled(GOOD, "✔")));
+                }
+                Answer::Fine
+            }
+            Self::Interrupted => {
+                printer::message(styled(
+                    WARN,
+                    "interrupted: the services continue; run the command again to see the progress",
+                ));
+                Answer::No
+            }
+            Self::TimedOut => {
+                printer::message(styled(
+                    WARN,
+                    "timed out: the services continue; run the command again to see the progress",
+                ));
+                Answer::No
+            }
+            Self::Failed { index, problem } => {
+                let hint = format!(
+                    "fix the cause, then run `tidewheel apply --index {index}`; with --accept-missing N it accepts N differing documents"
+                );
+                printer::problem(&format!("index \"{index}\" does not advance: {problem}"), Some(&hint));
+                Answer::Unknown
+            }
+            Self::Lost => {
+                let hint = "run the command again";
+                printer::problem("Redis lost the submission, as after a failover", Some(hint));
+                Answer::Unknown
+            }
+        }
+    }
+}
+
+/// Prints a plan.
+pub(super) fn show(plan: &Plan) {
+    let names = plan.indexes.iter().map(|index| index.index.as_str().chars().count());
+    let width = names.max().unwrap_or_default();
+    let row = |name: &str, lines: &[String]| {
+        for (number, line) in lines.iter().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            printer::data(format_args!("{}  {line}", styled(STRONG, format_args!("{name:<width$}"))));
+        }
+    };
+    for index in &plan.indexes {
+        row(index.index.as_str(), &index.lines());
+    }
+    for progress in &plan.running {
+        let line = styled(DIM, format_args!("in progress: {}", progress.line()));
+        row(progress.index.as_str(), &[line]);
+    }
+    for refused in &plan.refused {
+        show_refused(refused);
+    }
+    for warning in &plan.warnings {
+        printer::message(format_args!("{}: {warning}", styled(WARN, "warning")));
+    }
+    printer::data(plan.summary());
+}
+
+fn show_refused(Refused { index, reason, hint }: &Refused) {
+    let index = index.as_ref().map(|index| format!("{index}: ")).unwrap_or_default();
+    printer::data(format_args!("{} {index}{reason}", styled(BAD, "✖")));
+    if !hint.is_empty() {
+        printer::data(styled(DIM, format_args!("  {hint}")));
+    }
+}
+
+/// What a plan does, for the audit log.
+fn detail(plan: &Plan) -> String {
+    let of = |index: &IndexPlan| match index.generation {
+        Some(number) => format!("{} {} {number}", index.index, index.action),
+        None => format!("{} {}", index.index, index.action),
+    };
+    let changed = plan.indexes.iter().filter(|index| index.action != Action::None);
+    let changes: Vec<String> = changed.map(of).collect();
+    if changes.is_empty() { "declarations replace the short form".to_owned() } else { changes.join(", ") }
+}
