@@ -127,15 +127,9 @@ impl Into {
         // `Direct` acknowledges the entries of the pages.
         let upserter = upserter::work(None, skipped.clone(), self.targets(), None, retry);
         let direct = Arc::new(Direct { upserter, queue: queue.clone() });
-        let IntoPorts { embedder, known, .. } = self.ports.clone();
-        let ports = ProcessorPorts {
-            queue: queue.clone(),
-            maintenance: None,
-            handover: direct,
-            backlog: None,
-            embedder,
-            known,
-        };
+        let targets = self.targets();
+        let ports =
+            ProcessorPorts { queue: queue.clone(), maintenance: None, handover: direct, backlog: None, targets };
         let processor = Processor::new(self.processor.clone(), ports)?;
         processor.run(done).await?;
         let mut progress = queue.progress().await;
