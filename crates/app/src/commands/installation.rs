@@ -1,21 +1,27 @@
-//! `tidewheel installation`: shows and takes over the ownership of Redis and of the collection.
+//! `tidewheel installation`: shows and takes over the ownership of Redis and of the collections.
+
+use std::sync::Arc;
 
 use tidewheel_core::installation::Installation;
-use tidewheel_ops::installation::{self, OwnerPorts, TakeOver};
+use tidewheel_ops::installation::{self, CollectionOwner, OwnerPorts, TakeOver};
 use tidewheel_stores::redis::RedisStore;
 
 use crate::audit_log::Actor;
 use crate::cli::{AdoptArgs, InstallationCommand, Output, OutputArgs};
-use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, styled};
 use crate::settings::Settings;
+use crate::{compose, connect};
 
 /// Shows the owners, or takes over ownership.
 pub(crate) async fn run(command: &InstallationCommand, settings: &Settings) -> Result<Answer, Failure> {
     let redis = connect::redis(settings)?;
-    let index = connect::index(settings)?;
-    let ports = OwnerPorts { registry: &redis, collection: &index };
+    let targets = compose::read_targets(settings, &redis)?;
+    let mut collections = installation::collections(&targets, None).await?;
+    if collections.is_empty() {
+        collections.push(Arc::new(connect::index(settings)?));
+    }
+    let ports = OwnerPorts { registry: &redis, collection: &*collections[0], others: &collections[1..] };
     match command {
         InstallationCommand::Show(args) => show(args, &redis, ports).await,
         InstallationCommand::Adopt(args) => adopt(args, settings, &redis, ports).await,
@@ -29,6 +35,9 @@ async fn show(args: &OutputArgs, redis: &RedisStore, ports: OwnerPorts<'_>) -> R
         Output::Text => {
             row("Redis", &format!("{}: {}", redis.address(), described(owners.redis.as_ref())));
             row("Qdrant", &format!("collection {:?}: {}", owners.collection, described(owners.qdrant.as_ref())));
+            for CollectionOwner { collection, owner } in &owners.others {
+                row("", &format!("collection {collection:?}: {}", described(owner.as_ref())));
+            }
         }
     }
     Ok(Answer::Fine)
@@ -56,7 +65,9 @@ async fn adopt(
     let mut plan = installation::plan(ports, source).await?;
     if args.yes {
         if plan.changes() {
-            let detail = format!("collection {:?}, installation {}", plan.owners.collection, plan.installation.id);
+            let others: String = plan.changes_others.iter().map(|name| format!(", {name:?}")).collect();
+            let (collection, id) = (&plan.owners.collection, &plan.installation.id);
+            let detail = format!("collection {collection:?}{others}, installation {id}");
             Actor::cli().records(redis, "installation adopt", detail).await?;
         }
         installation::take_over(ports, &mut plan).await?;
@@ -82,6 +93,10 @@ fn print(plan: &TakeOver) {
             change(plan.changes_qdrant, plan.owners.qdrant.as_ref())
         ),
     );
+    for CollectionOwner { collection, owner } in &plan.owners.others {
+        let changes = plan.changes_others.contains(collection);
+        row("", &format!("collection {collection:?}: {}", change(changes, owner.as_ref())));
+    }
     match (plan.changes(), plan.done) {
         (false, _) => printer::message("\nNothing to do."),
         (true, false) => printer::message("\nPlan only, nothing was changed. Add --yes to apply it."),
