@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
+use tidewheel_core::catalog::IndexName;
 
 use super::OutputArgs;
-use super::output::span;
+use super::output::{index, span};
 
 /// `search`.
 #[derive(Debug, Args)]
@@ -48,6 +49,9 @@ pub(crate) struct StatusArgs {
     /// Refresh every second until q or Ctrl-C; as JSON or without a terminal, print one status per second
     #[arg(long, short)]
     pub(crate) watch: bool,
+    /// Only this index, with its generations [default: all]
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -73,6 +77,9 @@ pub(crate) struct MonitorArgs {
     /// Check once and exit
     #[arg(long)]
     pub(crate) once: bool,
+    /// Only problems of this index and of the whole installation [default: all]
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

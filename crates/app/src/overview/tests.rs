@@ -1,8 +1,9 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use tidewheel_core::catalog::IndexName;
 use tidewheel_ops::Probe;
 use tidewheel_ops::overview::Overview;
-use tidewheel_ops::overview::samples::{self, empty, healthy, outage, syncing};
+use tidewheel_ops::overview::samples::{self, declared, empty, healthy, outage, syncing};
 
 use super::*;
 use crate::settings;
@@ -31,6 +32,44 @@ fn status_text_leads_with_verdict_and_action() {
     let narrow = anstream::adapter::strip_str(&text(&outage(), 80)).to_string();
     let table = narrow.lines().filter(|line| line.starts_with("stream ") || line.contains("_documents "));
     assert!(table.clone().count() > 1 && table.clone().all(|line| line.chars().count() <= 80), "{narrow}");
+}
+
+#[test]
+fn several_indexes_are_listed_with_their_operations() {
+    let lines = [
+        "✔ articles  in sync  generation 1 · 8,120 points",
+        "✔ tickets   in sync  generation 3 · 1,204,311 points · generation 4: filling 412,000 of 1,204,311 documents, \
+         3.1k docs/s, ETA 4 min",
+        "○ users     empty    generation 1 · 0 points · generation 1: waiting for another snapshot",
+    ];
+    let text = plain(&declared());
+    for line in lines {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(!text.lines().any(|line| line.starts_with("collection")), "{text}");
+    let drawn = drawn(&declared(), 200, 30);
+    for line in lines {
+        assert!(drawn.contains(line), "{line}\n{drawn}");
+    }
+    assert!(!plain(&healthy()).contains("generation"), "a single index is described by the overview");
+}
+
+#[test]
+fn page_of_an_index_shows_its_generations() {
+    let overview = declared().restricted(&IndexName::of_collection("tickets"));
+    let text = anstream::adapter::strip_str(&page(&overview, &overview.indexes[0])).to_string();
+    assert!(text.starts_with("✔ tickets: in sync\n"), "{text}");
+    for part in [
+        "operation       generation 4: filling 412,000 of 1,204,311 documents",
+        "declared        as applied",
+        "drift           none, audited 2.0 h ago",
+        "latency         p50 80 ms · p95 210 ms from commit to searchable",
+        "generation 2    kept until 2023-11-14T23:13:20",
+        "generation 3    serving, 1,204,311 points, green  tickets.g3",
+        "generation 4    filling, not filled, 412,000 points, green  tickets.g4",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
 }
 
 #[test]

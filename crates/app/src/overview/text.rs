@@ -3,21 +3,18 @@
 use std::fmt::Write as _;
 
 use tidewheel_ops::Probe;
-use tidewheel_ops::overview::{Collection, Embedder, Overview, Severity, Source, StageOverview, SyncState as State};
+use tidewheel_ops::overview::{
+    Collection, Embedder, Overview, Problem, Severity, Source, StageOverview, SyncState as State,
+};
 use tidewheel_ops::text::{FAR_SECONDS, duration, estimate, thousands};
 
+use super::indexes;
 use crate::printer::{BAD, DIM, GOOD, STRONG, WARN, styled};
 
 /// Renders with styles; the table fits `width` if that is at least 80 columns.
 pub(crate) fn text(overview: &Overview, width: usize) -> String {
     let mut text = String::new();
-    let (sign, style) = match overview.verdict.state {
-        State::InSync => ("✔", GOOD),
-        State::Drifted => ("≠", WARN),
-        State::Syncing => ("●", WARN),
-        State::Empty => ("○", DIM),
-        State::Stalled | State::Unknown => ("✖", BAD),
-    };
+    let (sign, style) = indexes::sign(overview.verdict.state);
     // The first line already states the blocking problem; its code leads to the runbook.
     let first = usize::from(matches!(overview.verdict.state, State::Stalled | State::Unknown));
     let tag = overview.problems.first().filter(|_| first == 1).map_or_else(String::new, |problem| code(problem.code));
@@ -26,11 +23,7 @@ pub(crate) fn text(overview: &Overview, width: usize) -> String {
     if let Some(action) = overview.verdict.action.as_ref().filter(|_| first == 1 || overview.problems.is_empty()) {
         let _ = writeln!(text, "  {} {action}", styled(GOOD, "→"));
     }
-    for problem in overview.problems.iter().skip(first) {
-        let style = if problem.severity == Severity::Critical { BAD } else { WARN };
-        let _ = writeln!(text, "{} {}{}", styled(style, "!"), problem.message, code(problem.code));
-        let _ = writeln!(text, "  {} {}", styled(GOOD, "→"), problem.action);
-    }
+    problem_lines(&mut text, overview.problems.iter().skip(first));
     let _ = writeln!(text);
     stages_table(overview, &mut text, width);
     let _ = writeln!(text);
@@ -39,10 +32,17 @@ pub(crate) fn text(overview: &Overview, width: usize) -> String {
         let _ = writeln!(text, "{}{}{value}", styled(STRONG, name), " ".repeat(12 - name.len()));
     };
     line("source", overview.source.known().map(source_line).ok_or_else(|| overview.source.error().unwrap_or_default()));
-    line(
-        "collection",
-        overview.collection.known().map(collection_line).ok_or_else(|| overview.collection.error().unwrap_or_default()),
-    );
+    // The indexes are listed below.
+    if !indexes::is_listed(overview) || overview.collection.error().is_some() {
+        line(
+            "collection",
+            overview
+                .collection
+                .known()
+                .map(collection_line)
+                .ok_or_else(|| overview.collection.error().unwrap_or_default()),
+        );
+    }
     line(
         "embedder",
         overview.embedder.known().map(embedder_line).ok_or_else(|| overview.embedder.error().unwrap_or_default()),
@@ -80,7 +80,22 @@ pub(crate) fn text(overview: &Overview, width: usize) -> String {
         }
         line("services", Ok(names.join("  ")));
     }
+    if indexes::is_listed(overview) {
+        let _ = writeln!(text);
+        for line in indexes::lines(overview) {
+            let _ = writeln!(text, "{line}");
+        }
+    }
     text
+}
+
+/// Adds problems with their remedies.
+pub(super) fn problem_lines<'a>(text: &mut String, problems: impl IntoIterator<Item = &'a Problem>) {
+    for problem in problems {
+        let style = if problem.severity == Severity::Critical { BAD } else { WARN };
+        let _ = writeln!(text, "{} {}{}", styled(style, "!"), problem.message, code(problem.code));
+        let _ = writeln!(text, "  {} {}", styled(GOOD, "→"), problem.action);
+    }
 }
 
 fn stages_table(overview: &Overview, text: &mut String, width: usize) {

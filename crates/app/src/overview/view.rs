@@ -12,6 +12,7 @@ use tidewheel_ops::overview::{Overview, Severity, StageOverview, SyncState as St
 use tidewheel_ops::text::{duration, outlook, thousands};
 use tidewheel_telemetry::escape;
 
+use super::indexes;
 use super::text::bytes;
 use crate::printer::counted;
 
@@ -282,19 +283,21 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
             format!("{}, {} dimensions{rate}{queued}", embedder.model, embedder.dimension)
         }),
     );
-    line(
-        "collection",
-        rendered(&overview.collection, |collection| match (collection.points, &collection.status) {
-            (Some(points), Some(status)) => format!("{}: {} points, {status}", collection.name, thousands(points)),
-            _ => format!("{}: not created yet", collection.name),
-        }),
-    );
+    // Indexes are listed instead.
+    if overview.collection.error().is_some() || !indexes::is_listed(overview) {
+        line("collection", collection(overview));
+    }
     if let Some(latency) = &overview.latency {
         let (p50, p95) = (duration(latency.p50_seconds), duration(latency.p95_seconds));
         line("latency", Ok(format!("p50 {p50} · p95 {p95} from commit to searchable")));
     }
     if let Some(tokens) = &overview.tokens {
         line("tokens", Ok(format!("{} embedded, {} saved", thousands(tokens.embedded), thousands(tokens.saved))));
+    }
+    if indexes::is_listed(overview) {
+        for index in indexes::lines(overview) {
+            line("index", Ok(anstream::adapter::strip_str(&index).to_string()));
+        }
     }
     if !overview.services.is_empty() {
         let mut spans = vec![Span::styled(format!("{:<NAMES$}", "services"), STRONG)];
@@ -305,6 +308,14 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
         lines.push(Line::from(spans));
     }
     Text::from(lines)
+}
+
+/// The collection of the only index.
+fn collection(overview: &Overview) -> Result<String, String> {
+    rendered(&overview.collection, |collection| match (collection.points, &collection.status) {
+        (Some(points), Some(status)) => format!("{}: {} points, {status}", collection.name, thousands(points)),
+        _ => format!("{}: not created yet", collection.name),
+    })
 }
 
 /// Width of the name column.

@@ -25,6 +25,7 @@ use tracing::{Instrument, Span, info, info_span, warn};
 use self::operations::Operations;
 use crate::Measurements;
 use crate::exit::Failure;
+use crate::overview::gauges::Gauges;
 use crate::settings::{Listen, Settings};
 use crate::{compose, connect, console, signals};
 
@@ -140,7 +141,7 @@ impl Services {
             operations: address.map(|address| address.to_string()),
             services: ready.clone(),
             redis: connect::redis(settings)?,
-            reporter: metrics.reporter(),
+            reporter: metrics.reporter().declaring(publisher::declared(settings)),
         };
         if measurements == Measurements::On {
             services.tasks.spawn(publisher.run(shutdown.clone()));
@@ -153,6 +154,7 @@ impl Services {
                 services: ready,
                 looker: compose::looker(settings).within(operations::SCRAPE),
                 metrics: metrics.clone(),
+                gauges: Gauges::default(),
                 waiter: compose::waiter(settings)?,
                 console: console.as_ref().and_then(console::url),
             };

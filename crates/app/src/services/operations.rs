@@ -21,7 +21,7 @@ use tracing::info;
 
 use super::{Ready, searchable};
 use crate::exit::Failure;
-use crate::overview::gauges;
+use crate::overview::gauges::Gauges;
 use crate::serving::{self, Need, Surface};
 use crate::settings::Serving;
 
@@ -33,6 +33,7 @@ pub(super) struct Operations {
     pub(super) services: Vec<(&'static str, Ready)>,
     pub(super) looker: Looker,
     pub(super) metrics: Metrics,
+    pub(super) gauges: Gauges,
     pub(super) waiter: Waiter,
     /// URL of the console, if this process serves it.
     pub(super) console: Option<String>,
@@ -118,7 +119,7 @@ async fn scrape(State(operations): Shared) -> Response {
     for (name, readiness) in &operations.services {
         Metrics::ready(name, readiness().ready);
     }
-    gauges::record(&operations.looker.look().await);
+    operations.gauges.record(&operations.looker.look().await);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], operations.metrics.render()).into_response()
 }
 

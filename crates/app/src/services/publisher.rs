@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tidewheel_core::report::{ProcessReport, ServiceReport};
+use tidewheel_core::report::{ProcessReport, ServiceReport, SettingsReport};
 use tidewheel_stores::redis::RedisStore;
 use tidewheel_stores::redis::layout::LAYOUT;
 use tidewheel_telemetry::reporter::Reporter;
@@ -14,12 +14,24 @@ use tracing::debug;
 
 use super::Ready;
 use crate::exit::Failure;
+use crate::settings::Settings;
 
 /// Report interval.
 const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Timeout of a Redis call.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What these settings declare. The short form declares an index only where the database is set: other services may have
+/// parts of it.
+pub(super) fn declared(settings: &Settings) -> SettingsReport {
+    let declares = settings.is_declared() || settings.mongodb.database.is_some();
+    let declarations = settings.declarations().into_iter().filter(|_| declares);
+    SettingsReport {
+        indexes: declarations.map(|one| (one.name.clone(), one.fingerprint().to_string())).collect(),
+        embeddings: settings.embedding_names().map(str::to_owned).collect(),
+    }
+}
 
 /// Publishes the reports of one process.
 pub(super) struct Publisher {

@@ -23,7 +23,7 @@ mod thresholds;
 mod verdict;
 
 use serde::Serialize;
-use tidewheel_core::catalog::TargetId;
+use tidewheel_core::catalog::{IndexName, TargetId};
 use tidewheel_core::ports::StageStatus;
 
 use crate::Probe;
@@ -83,6 +83,14 @@ impl Overview {
     /// The index of this name.
     pub fn index(&self, name: &str) -> Option<&IndexOverview> {
         self.indexes.iter().find(|index| index.name.as_str() == name)
+    }
+
+    /// Leaves out other indexes and their problems. The verdict stays that of all.
+    #[must_use]
+    pub fn restricted(mut self, name: &IndexName) -> Self {
+        self.indexes.retain(|index| index.name == *name);
+        self.problems.retain(|problem| problem.index.as_ref().is_none_or(|index| index == name));
+        self
     }
 
     /// The last audit of each index. That of the first one is the audit of the overview.

@@ -25,6 +25,20 @@ pub enum SyncState {
     Empty,
 }
 
+impl SyncState {
+    /// The state in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::InSync => "in sync",
+            Self::Drifted => "drifted",
+            Self::Syncing => "syncing",
+            Self::Stalled => "stalled",
+            Self::Unknown => "unknown",
+            Self::Empty => "empty",
+        }
+    }
+}
+
 /// The sync state with its explanation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SyncVerdict {

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::stage::Stage;
-
 use tidewheel_ops::overview::{Overview, Problem};
 
 /// The open problems.
 #[derive(Debug, Default)]
-pub(super) struct Known(BTreeMap<(&'static str, String), Problem>);
+pub(super) struct Known(BTreeMap<Key, Problem>);
+
+/// Code, subject and index of a problem.
+type Key = (&'static str, String, Option<IndexName>);
 
 /// Changes since the previous observation.
 #[derive(Debug, Default)]
@@ -20,7 +23,7 @@ pub(super) struct Changes {
 impl Known {
     /// Compares an overview with the open problems.
     pub(super) fn look(&mut self, overview: &Overview) -> Changes {
-        let key = |problem: &Problem| (problem.code, problem.subject.clone());
+        let key = |problem: &Problem| (problem.code, problem.subject.clone(), problem.index.clone());
         let mut changes = Changes::default();
         let now: BTreeMap<_, _> = overview.problems.iter().map(|problem| (key(problem), problem)).collect();
         self.0.retain(|key, problem| {
@@ -48,18 +51,32 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
         // Derived from the producer's record in Redis and from MongoDB.
         ("oplog-window", _) => redis_is_away || overview.source.known().is_none_or(|source| source.error.is_some()),
         // Unknown after a restart until the producer has finished an audit.
-        ("drift", _) => redis_is_away || overview.audit.is_none(),
+        ("drift", _) => redis_is_away || !is_audited(problem, overview),
         ("collection-unhealthy", _) => overview.collection.error().is_some(),
+        ("alias-moved", _) => redis_is_away || overview.collection.error().is_some(),
         ("service-not-ready" | "no-producer" | "history-damaged" | "redis-memory" | "latency", _) => redis_is_away,
+        ("declaration-differs" | "generation-stuck" | "index-lost" | "embedding-missing", _) => redis_is_away,
         (_, subject) if Stage::ALL.iter().any(|stage| stage.name() == subject) => redis_is_away,
         _ => false,
+    }
+}
+
+/// Whether the producer has audited the index of a problem.
+fn is_audited(problem: &Problem, overview: &Overview) -> bool {
+    let first = overview.indexes.first().map(|index| &index.name);
+    match &problem.index {
+        Some(name) if Some(name) != first => {
+            overview.indexes.iter().any(|index| index.name == *name && index.drift.is_some())
+        }
+        _ => overview.audit.is_some(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tidewheel_ops::Probe;
-    use tidewheel_ops::overview::samples::{healthy, outage, syncing, thresholds};
+    use tidewheel_ops::overview::Audit;
+    use tidewheel_ops::overview::samples::{declared, healthy, outage, syncing, thresholds};
 
     use super::*;
 
@@ -97,5 +114,25 @@ mod tests {
         let mut over = codes(&changes.over);
         over.sort_unstable();
         assert_eq!(over, ["dead-letters", "no-progress", "redis-unreachable", "service-not-ready", "stage-2-behind"]);
+    }
+
+    #[test]
+    fn problem_of_each_index_begins_and_is_resolved_alone() {
+        let drifted = |names: &[&str]| {
+            let mut overview = declared();
+            for index in overview.indexes.iter_mut().filter(|index| names.contains(&index.name.as_str())) {
+                index.drift = Some(Audit { seconds_ago: 60.0, missing: 1, stale: 0, extra: 0, surplus: 0 });
+            }
+            overview.judged(&thresholds())
+        };
+        let indexes = |problems: &[Problem]| {
+            problems.iter().filter_map(|problem| Some(problem.index.as_ref()?.to_string())).collect::<Vec<_>>()
+        };
+        let mut known = Known::default();
+        assert_eq!(indexes(&known.look(&drifted(&["tickets"])).begun), ["tickets"]);
+        assert_eq!(indexes(&known.look(&drifted(&["tickets", "users"])).begun), ["users"]);
+        // An index without an audit may still differ.
+        let changes = known.look(&declared());
+        assert_eq!((indexes(&changes.over), changes.begun.len()), (vec!["tickets".to_owned()], 0));
     }
 }

@@ -11,11 +11,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewheel_core::time::Civil;
 use tidewheel_ops::Probe;
-use tidewheel_ops::overview::{Overview, Problem, Severity, StageOverview, SyncState, SyncVerdict};
+use tidewheel_ops::overview::{
+    IndexOverview, Operation, Overview, Problem, Severity, StageOverview, SyncState, SyncVerdict,
+};
 use tidewheel_ops::text::{estimate, thousands};
 
 use crate::cli::{MonitorArgs, Output};
-use crate::commands::status::with_rates;
+use crate::commands::status::{restricted, with_rates};
 use crate::compose;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
@@ -29,6 +31,7 @@ struct Line<'a> {
     at_ms: u64,
     verdict: &'a SyncVerdict,
     stages: Vec<Option<StageLine<'a>>>,
+    indexes: Vec<IndexLine<'a>>,
     problems: &'a [Problem],
     begun: &'a [Problem],
     over: &'a [Problem],
@@ -46,18 +49,26 @@ struct StageLine<'a> {
     eta_seconds: Option<f64>,
 }
 
+/// An index.
+#[derive(Serialize)]
+struct IndexLine<'a> {
+    name: &'a str,
+    state: SyncState,
+    operation: Option<&'a Operation>,
+}
+
 /// Observes once, or until a signal.
 pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answer, Failure> {
     let looker = compose::looker(settings);
     let mut known = Known::default();
     if args.once {
-        let overview = with_rates(&looker).await;
+        let overview = restricted(with_rates(&looker).await, args.index.as_ref())?;
         print(args.output.output, &overview, &known.look(&overview));
         return Ok(answer(&overview));
     }
     let webhook = settings.monitor.webhook.as_ref().map(Webhook::start).transpose()?;
     loop {
-        let overview = looker.look().await;
+        let overview = restricted(looker.look().await, args.index.as_ref())?;
         let changes = known.look(&overview);
         print(args.output.output, &overview, &changes);
         match &webhook {
@@ -103,17 +114,23 @@ fn line<'a>(overview: &'a Overview, changes: &'a Changes) -> Line<'a> {
             eta_seconds: stage.eta_seconds,
         })
     };
+    let index = |index: &'a IndexOverview| IndexLine {
+        name: index.name.as_str(),
+        state: index.state,
+        operation: index.operation.as_ref(),
+    };
     Line {
         at_ms: overview.at_ms,
         verdict: &overview.verdict,
         stages: overview.stages.iter().map(stage).collect(),
+        indexes: overview.indexes.iter().map(index).collect(),
         problems: &overview.problems,
         begun: &changes.begun,
         over: &changes.over,
     }
 }
 
-/// A line with the stages, and a line for each open or resolved problem.
+/// A line with the stages, and a line for each new generation and each open or resolved problem.
 fn text(overview: &Overview, changes: &Changes) -> String {
     let mut parts = Vec::new();
     for (number, stage) in (1..).zip(&overview.stages) {
@@ -134,6 +151,13 @@ fn text(overview: &Overview, changes: &Changes) -> String {
         });
     }
     let mut text = format!("{}  {}\n", styled(DIM, clock(overview.at_ms)), parts.join("   "));
+    for index in &overview.indexes {
+        let serving = index.serving.as_ref().map(|serving| serving.generation);
+        let operation = index.operation.as_ref().filter(|operation| Some(operation.generation) != serving);
+        if let Some(operation) = operation {
+            text.push_str(&format!("  {} {}: {}\n", styled(WARN, "●"), index.name, operation.line(&index.name)));
+        }
+    }
     for problem in &overview.problems {
         let style = if problem.severity == Severity::Critical { BAD } else { WARN };
         let new = if changes.begun.contains(problem) { styled(STRONG, "new: ") } else { String::new() };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
+use tidewheel_core::catalog::IndexName;
 use tidewheel_ops::overview::{Overview, Problem, SyncVerdict};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -86,7 +87,8 @@ impl Webhook {
             let verdict = overview.verdict.clone();
             let message = Message { text, event, at_ms: overview.at_ms, problem: problem.clone(), verdict };
             if self.messages.try_send(message).is_err() {
-                warn!(code = problem.code, "webhook queue is full; message dropped");
+                let index = problem.index.as_ref().map(IndexName::as_str);
+                warn!(code = problem.code, index, "webhook queue is full; message dropped");
             }
         }
     }
