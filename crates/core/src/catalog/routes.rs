@@ -139,6 +139,13 @@ impl Routes {
         self.decide(&event.namespace, |target| target.effect(event.operation, &event.verdicts, &event.touched))
     }
 
+    /// Every target: those of a change whose collection is unknown, and which can only be parked.
+    pub fn everywhere(&self) -> Routed {
+        let targets = self.targets.iter().map(|target| target.id.clone()).collect();
+        let stamp = Arc::new(Stamp { catalog: self.revision, targets, leaves: Vec::new() });
+        Routed { stamp, keeps_document: true }
+    }
+
     /// The targets of a row that a snapshot of this scope has read; `None` if there is none. An empty scope is every
     /// target. `differs` states whether the snapshot has to append the row for a target that the document belongs to.
     ///

@@ -45,8 +45,12 @@ impl Rules<'_> {
 
     /// The targets of an event; `None` if it concerns none.
     pub fn route(self, event: &SourceEvent) -> Option<Routed> {
-        let unrouted = || Routed { stamp: Arc::default(), keeps_document: true };
-        self.routes.map_or_else(|| Some(unrouted()), |routes| routes.event(event))
+        let Some(routes) = self.routes else {
+            return Some(Routed { stamp: Arc::default(), keeps_document: true });
+        };
+        // The source only delivers events of covered collections, and one that stands for events of unknown ones.
+        let is_unknown = matches!(event.document, Some(Err(_)));
+        routes.event(event).or_else(|| is_unknown.then(|| routes.everywhere()))
     }
 
     /// Parks a change with this route in the step, and adds the deletion that replaces it, if any: from the targets that

@@ -96,6 +96,18 @@ fn parked_change_leaves_its_filter_and_removes_by_the_policy_of_each_target() {
 }
 
 #[test]
+fn event_that_stands_for_unknown_ones_is_parked_for_every_target() {
+    let namespace = Namespace::new("unknown", "unknown");
+    let unknown =
+        || SourceEvent { namespace: namespace.clone(), document: Some(Err("too large".into())), ..update(11, true) };
+    let step = routed(&filtered(7), vec![unknown()], 20);
+    assert!(step.changes.is_empty());
+    assert_eq!(names(&step.parked[0].change.route), stamped(&["notes", "tickets"], &[]));
+    let local = routed(&Catalog::short_form(Arc::new(declaration("documents"))), vec![unknown()], 20);
+    assert_eq!((local.parked.len(), &local.parked[0].change.route), (1, &Route::Plain));
+}
+
+#[test]
 fn change_that_redis_rejects_still_leaves_its_filter() {
     let step = routed(&filtered(7), vec![update(11, false)], 20);
     let all: Vec<Step> = parkings(&step, "rejected").collect();
