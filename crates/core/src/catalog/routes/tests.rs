@@ -237,6 +237,41 @@ fn writes() -> impl Strategy<Value = Vec<Write>> {
 }
 
 proptest! {
+    /// Each target is named once: it either receives the document, or loses it.
+    #[test]
+    fn document_that_is_read_again_concerns_exactly_the_given_targets(
+        among in proptest::sample::subsequence(vec!["all", "notes", "open"], 0..=3),
+        verdict: Option<bool>,
+        exists: bool,
+        collection in proptest::sample::select(vec!["tickets", "notes", "users"]),
+    ) {
+        let routes = routes(&sample());
+        let row = exists.then(|| SourceRow {
+            verdicts: verdict.into_iter().collect(),
+            ..SourceRow::new("1", "1", Ok("{}".to_owned()))
+        });
+        let namespace = Namespace::new("shop", collection);
+        let current =
+            routes.current(&namespace, row.as_ref(), |target| among.contains(&target.index.as_str()));
+        let Some(Routed { stamp, keeps_document }) = current else {
+            prop_assert!(among.is_empty());
+            return Ok(());
+        };
+        let mut named: Vec<&str> =
+            stamp.targets.iter().chain(&stamp.leaves).map(|target| target.index.as_str()).collect();
+        named.sort_unstable();
+        prop_assert_eq!(named, among.clone());
+        let belongs = |name: &str| match (name, collection) {
+            ("notes", "notes") | ("all", "tickets") => exists,
+            ("open", "tickets") => exists && verdict != Some(false),
+            _ => false,
+        };
+        prop_assert_eq!(keeps_document, among.iter().any(|name| belongs(name)));
+        if keeps_document {
+            prop_assert!(stamp.targets.iter().all(|target| belongs(target.index.as_str())));
+        }
+    }
+
     /// Whatever state a lookup returns, and in whatever order entries are applied.
     #[test]
     fn document_ends_in_a_target_if_and_only_if_it_matches(
