@@ -4,9 +4,15 @@
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::ports::PortResult;
 use tidewheel_stores::redis::{Action, RedisStore};
 use tracing::info;
+
+/// The end of the detail of an action on one index; empty for all indexes.
+pub(crate) fn of_index(index: Option<&IndexName>) -> String {
+    index.map(|index| format!(", index {index}")).unwrap_or_default()
+}
 
 /// Who performs an action.
 #[derive(Clone, Debug, PartialEq, Eq)]

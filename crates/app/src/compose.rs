@@ -7,6 +7,7 @@ mod targets;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
@@ -153,6 +154,11 @@ pub(crate) fn waiter(settings: &Settings) -> Result<Waiter, Failure> {
     }))
 }
 
+/// The catalog, for use cases without targets.
+pub(crate) fn catalog(settings: &Settings, redis: &RedisStore) -> CatalogReader {
+    CatalogReader::new(Arc::new(redis.clone()), short_form(settings))
+}
+
 /// An action on dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LettersAction {
@@ -187,7 +193,7 @@ pub(crate) async fn act_on_letters(
             .with_hint("set mongodb.database: the documents are read from it")
     });
     let source = LazySource { options, source: OnceCell::new() };
-    let catalog = CatalogReader::new(Arc::new(redis.clone()), short_form(settings));
+    let catalog = catalog(settings, redis);
     let action = match action {
         LettersAction::Retry => Action::Retry {
             ports: RetryPorts {
@@ -204,12 +210,14 @@ pub(crate) async fn act_on_letters(
     dead_letters::act(&action, pages, chosen, progress).await
 }
 
-/// Inspects all documents that `id` may refer to. `namespace` is `database.collection` or a collection.
+/// Inspects all documents that `id` may refer to, in one index or in all. `namespace` is `database.collection` or a
+/// collection.
 pub(crate) async fn inspect(
     settings: &Settings,
     id: &str,
     namespace: Option<&str>,
     scan: u64,
+    index: Option<IndexName>,
 ) -> Result<Inspection, Failure> {
     let redis = connect::redis(settings)?;
     let targets = read_targets(settings, &redis)?;
@@ -223,7 +231,7 @@ pub(crate) async fn inspect(
         finder: &redis,
         targets: &targets,
     };
-    let question = Question { id: id.to_owned(), readings: id_readings(id), namespaces, scan, index: None };
+    let question = Question { id: id.to_owned(), readings: id_readings(id), namespaces, scan, index };
     Ok(inspect::inspect(&ports, &question).await?)
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::stage::Stage;
-use tidewheel_ops::dead_letters::Filter;
+use tidewheel_ops::dead_letters::{Filter, OfIndex};
 
 use super::OutputArgs;
-use super::output::span;
+use super::output::{index, span};
 
 /// `dead-letters`.
 #[derive(Debug, Subcommand)]
@@ -53,6 +54,9 @@ pub(crate) struct LettersFilterArgs {
     /// Only this stage
     #[arg(long, value_enum)]
     pub(crate) stage: Option<StageArg>,
+    /// Only this index
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     /// Only this id of a dead letter or _id of a document (repeatable)
     #[arg(long = "id", value_name = "ID")]
     pub(crate) ids: Vec<String>,
@@ -70,15 +74,21 @@ pub(crate) struct LettersFilterArgs {
 impl LettersFilterArgs {
     /// Whether no filter is set.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { stage, ids, reason, older_than, newer_than } = self;
-        stage.is_none() && ids.is_empty() && reason.is_none() && older_than.is_none() && newer_than.is_none()
+        let Self { stage, index, ids, reason, older_than, newer_than } = self;
+        stage.is_none()
+            && index.is_none()
+            && ids.is_empty()
+            && reason.is_none()
+            && older_than.is_none()
+            && newer_than.is_none()
     }
 }
 
-impl From<&LettersFilterArgs> for Filter {
-    fn from(args: &LettersFilterArgs) -> Self {
-        let LettersFilterArgs { stage, ids, reason, older_than, newer_than } = args.clone();
-        Self { stage: stage.map(Into::into), index: None, ids, reason, older_than, newer_than }
+impl LettersFilterArgs {
+    /// The filter, given the index of the catalog.
+    pub(crate) fn of(&self, index: Option<OfIndex>) -> Filter {
+        let Self { stage, index: _, ids, reason, older_than, newer_than } = self.clone();
+        Filter { stage: stage.map(Into::into), index, ids, reason, older_than, newer_than }
     }
 }
 
@@ -138,13 +148,16 @@ pub(crate) struct LettersShowArgs {
     /// Only this stage
     #[arg(long, value_enum)]
     pub(crate) stage: Option<StageArg>,
+    /// Only this index
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
 /// `dead-letters retry` and `drop`: at least one filter or `--all`, so that a forgotten filter does not match everything.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "reason", "older_than", "newer_than", "all"]))]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["index", "ids", "reason", "older_than", "newer_than", "all"]))]
 pub(crate) struct LettersActArgs {
     #[command(flatten)]
     pub(crate) filter: LettersFilterArgs,

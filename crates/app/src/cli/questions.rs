@@ -15,6 +15,7 @@ Examples:
   tidewheel search \"parcel never arrived\"
   tidewheel search \"invoice\" --limit 3 --filter '{\"must\": [{\"key\": \"product\", \"match\": {\"value\": \"Atlas\"}}]}'
   tidewheel search \"invoice\" --output json | jq '.[0].document'
+  tidewheel search \"invoice\" --index tickets
 
 Exit codes:
   0  at least one document found
@@ -23,6 +24,9 @@ Exit codes:
 pub(crate) struct SearchArgs {
     /// Text to search for
     pub(crate) text: String,
+    /// Index to search [default: the only one]
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     /// Maximum number of documents to show
     #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) limit: u64,
@@ -118,6 +122,9 @@ Exit codes:
 pub(crate) struct InspectArgs {
     /// _id of the document
     pub(crate) id: String,
+    /// Look only into this index [default: all]
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     /// Collection of the document, such as shop.tickets or tickets [default: every selected collection]
     #[arg(long, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
@@ -135,6 +142,7 @@ Examples:
   tidewheel wait && tidewheel search \"the ticket I just wrote\"
   tidewheel wait --since 1763842213.7 --timeout 10s
   tidewheel wait --output json | jq .waited_ms
+  tidewheel wait --index tickets                              while the first snapshot of another index runs
   curl '127.0.0.1:9090/searchable?since=now&timeout=10s'      the same, from the operations server
 
 Drivers report the cluster time of the last write as operationTime of the session; pass it as seconds.increment.
@@ -148,6 +156,9 @@ pub(crate) struct WaitArgs {
     /// 2026-05-01T12:00:00Z, or an age such as 90s
     #[arg(long, value_name = "TIME", default_value = "now")]
     pub(crate) since: String,
+    /// Wait only for this index [default: all]
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     /// Maximum time to wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = span)]
     pub(crate) timeout: Duration,
@@ -162,8 +173,8 @@ Examples:
   tidewheel audit-log
   tidewheel audit-log --since 7d --output json | jq '.[] | select(.action == \"dead-letters drop\")'
 
-The log covers retried and dropped dead letters, replays, repairs and takeovers from the console and the command \
-line. It is the Redis stream {raw_document_changes}:audit_log, capped at about 10,000 entries.
+The log covers retried and dropped dead letters, replays, repairs, takeovers, applied declarations and rollbacks from \
+the console and the command line. It is the Redis stream {raw_document_changes}:audit_log, capped at about 10,000 entries.
 
 Exit codes:
   0  log printed, even if empty

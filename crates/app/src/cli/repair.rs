@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tidewheel_core::catalog::IndexName;
 use tidewheel_ops::replay::Origin;
 
 use super::OutputArgs;
-use super::output::span;
+use super::output::{index, span};
 
 /// `replay`.
 #[derive(Debug, Args)]
@@ -17,6 +18,7 @@ Examples:
   tidewheel replay source --filter '{\"status\": \"open\"}' --yes
   tidewheel replay raw --since 2h --yes                replay the changes of the last two hours
   tidewheel replay embedded --yes                      write stage 2 again, without embedding
+  tidewheel replay source --index tickets --yes
   tidewheel replay source --into documents_2 --yes     fill a new collection, switch the alias
 
 A replay is safe on a running pipeline: newer changes win. It can be interrupted and run again.
@@ -35,6 +37,9 @@ pub(crate) struct ReplayArgs {
     /// Only documents that match this MongoDB query (with `source`)
     #[arg(long, value_name = "JSON", conflicts_with = "since")]
     pub(crate) filter: Option<String>,
+    /// Replay only into this index [default: all]
+    #[arg(long, value_name = "NAME", value_parser = index, conflicts_with = "into")]
+    pub(crate) index: Option<IndexName>,
     /// Write to this new collection instead of the live one, then switch the alias in qdrant.collection to it
     #[arg(long, value_name = "NAME")]
     pub(crate) into: Option<String>,
@@ -51,6 +56,7 @@ pub(crate) struct ReplayArgs {
 Examples:
   tidewheel verify                                    compare all documents and points, both ways
   tidewheel verify --sample 5%
+  tidewheel verify --index tickets
   tidewheel verify --namespace shop.tickets --from 65f000000000000000000000
   tidewheel verify --repair                           send differing documents again
   tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
@@ -68,6 +74,9 @@ pub(crate) struct VerifyArgs {
     /// Send differing documents through the pipeline again, then compare them again
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Compare only this index [default: all]
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     /// Compare a random sample of documents and points: a number such as 1000, or a percentage such as 5%
     #[arg(long, value_name = "N|N%")]
     pub(crate) sample: Option<String>,

@@ -4,8 +4,10 @@ mod progress;
 
 use serde::Serialize;
 use serde_json::Value;
-use tidewheel_core::ports::DeadLetters;
-use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, NAMED, Outcome, Plan, RecordView};
+use tidewheel_core::catalog::IndexName;
+use tidewheel_ops::dead_letters::{
+    self as letters, Filter, LetterView, Listing, NAMED, OfIndex, Outcome, Plan, RecordView,
+};
 use tidewheel_ops::text::thousands;
 use tidewheel_stores::redis::RedisStore;
 use tidewheel_telemetry::escape;
@@ -36,16 +38,28 @@ const REASON: usize = 40;
 pub(crate) async fn run(command: &DeadLettersCommand, settings: &Settings) -> Result<Answer, Failure> {
     let redis = connect::redis(settings)?;
     match command {
-        DeadLettersCommand::List(args) => list(&redis, args).await,
-        DeadLettersCommand::Show(args) => show(&redis, args).await,
+        DeadLettersCommand::List(args) => list(settings, &redis, args).await,
+        DeadLettersCommand::Show(args) => show(settings, &redis, args).await,
         DeadLettersCommand::Retry(args) => retry(settings, &redis, args).await,
         DeadLettersCommand::Drop(args) => drop(settings, &redis, args).await,
     }
 }
 
-async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer, Failure> {
+/// Selects an index of the catalog.
+async fn of_index(
+    settings: &Settings,
+    redis: &RedisStore,
+    index: Option<&IndexName>,
+) -> Result<Option<OfIndex>, Failure> {
+    let Some(name) = index else { return Ok(None) };
+    let catalog = compose::catalog(settings, redis).read().await?;
+    Ok(Some(OfIndex::new(&catalog, name)?))
+}
+
+async fn list(settings: &Settings, redis: &RedisStore, args: &LettersListArgs) -> Result<Answer, Failure> {
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let listing = letters::list(redis, &Filter::from(&args.filter), limit, false).await?;
+    let filter = args.filter.of(of_index(settings, redis, args.filter.index.as_ref()).await?);
+    let listing = letters::list(redis, &filter, limit, false).await?;
     match args.output.output {
         Output::Json => printer::json(&listing),
         Output::Text if listing.matching == 0 && args.filter.is_empty() => printer::message("no dead letters"),
@@ -55,8 +69,10 @@ async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer,
     Ok(Answer::Fine)
 }
 
-async fn show(redis: &dyn DeadLetters, args: &LettersShowArgs) -> Result<Answer, Failure> {
-    let filter = Filter { stage: args.stage.map(Into::into), ids: vec![args.id.clone()], ..Filter::default() };
+async fn show(settings: &Settings, redis: &RedisStore, args: &LettersShowArgs) -> Result<Answer, Failure> {
+    let index = of_index(settings, redis, args.index.as_ref()).await?;
+    let (stage, ids) = (args.stage.map(Into::into), vec![args.id.clone()]);
+    let filter = Filter { stage, index, ids, ..Filter::default() };
     let listing = letters::list(redis, &filter, SHOWN, true).await?;
     match args.output.output {
         Output::Json => printer::json(&listing.letters),
@@ -83,12 +99,13 @@ struct Acted<'a> {
 }
 
 /// Plans an action. JSON lists every dead letter; text shows the first ones, and the audit log names some more.
-async fn planned(redis: &RedisStore, args: &LettersActArgs) -> Result<Plan, Failure> {
+async fn planned(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -> Result<Plan, Failure> {
     let limit = match args.output.output {
         Output::Json => usize::MAX,
         Output::Text => NAMED.max(SHOWN),
     };
-    Ok(letters::plan(redis, &Filter::from(&args.filter), limit).await?)
+    let filter = args.filter.of(of_index(settings, redis, args.filter.index.as_ref()).await?);
+    Ok(letters::plan(redis, &filter, limit).await?)
 }
 
 /// Records and applies a plan.
@@ -108,7 +125,7 @@ async fn apply(
 }
 
 async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
-    let plan = planned(redis, args).await?;
+    let plan = planned(settings, redis, args).await?;
     let Plan { listing, unreadable, reread, .. } = &plan;
     let text = args.output.output == Output::Text;
     if text && listing.matching > 0 {
@@ -137,7 +154,7 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
 }
 
 async fn drop(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
-    let plan = planned(redis, args).await?;
+    let plan = planned(settings, redis, args).await?;
     let listing = &plan.listing;
     if args.output.output == Output::Text && listing.matching > 0 {
         show_first(listing);

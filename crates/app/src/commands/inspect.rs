@@ -19,7 +19,8 @@ const SHOWN: usize = 5;
 
 /// Queries every server and prints the result.
 pub(crate) async fn run(args: &InspectArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let found = compose::inspect(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
+    let (namespace, index) = (args.namespace.as_deref(), args.index.clone());
+    let found = compose::inspect(settings, &args.id, namespace, args.scan, index).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
         Output::Text => show(&found, settings.traces.as_ref()),

@@ -20,7 +20,8 @@ const SNIPPET_LINES: usize = 3;
 pub(crate) async fn run(args: &SearchArgs, settings: &Settings) -> Result<Answer, Failure> {
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let found = search::find(&compose::search(settings)?, None, &args.text, limit, filter.as_ref()).await?;
+    let found =
+        search::find(&compose::search(settings)?, args.index.as_ref(), &args.text, limit, filter.as_ref()).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
         Output::Text if found.is_empty() => printer::message("no documents found"),

@@ -12,7 +12,7 @@ use crate::{compose, since, times};
 pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, Failure> {
     let waiter = compose::waiter(settings)?;
     let since = since::parse(&args.since, SystemTime::now())?;
-    let waited = waiter.wait(since, args.timeout, None).await?;
+    let waited = waiter.wait(since, args.timeout, args.index.as_ref()).await?;
     match args.output.output {
         Output::Json => printer::json(&waited),
         Output::Text => {

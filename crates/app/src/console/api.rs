@@ -309,7 +309,7 @@ pub(super) struct Document {
 pub(super) async fn inspect(State(shared): Own, Parameters(document): Parameters<Document>) -> Answer<Inspection> {
     let _permit = shared.permit()?;
     let namespace = document.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-    with_timeout(compose::inspect(&shared.settings, &document.id, namespace, SCAN)).await
+    with_timeout(compose::inspect(&shared.settings, &document.id, namespace, SCAN, None)).await
 }
 
 /// `GET /api/replays`.

@@ -1,4 +1,4 @@
-//! `GET /searchable?since=…&timeout=…`: the wait of `tidewheel wait` over HTTP.
+//! `GET /searchable?since=…&timeout=…&index=…`: the wait of `tidewheel wait` over HTTP.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
+use tidewheel_core::catalog::IndexName;
+use tidewheel_core::error::{Cause, ErrorClass};
 
 use super::operations::Shared;
 use crate::exit::Failure;
@@ -24,6 +26,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 pub(super) struct Asked {
     since: Option<String>,
     timeout: Option<String>,
+    index: Option<String>,
 }
 
 /// 200: searchable; 504: timed out; 400: invalid parameter; 503: a server did not answer.
@@ -44,11 +47,17 @@ pub(super) async fn searchable(State(operations): Shared, Query(asked): Query<As
         Ok(since) => since,
         Err(failure) => return refused(&failure, StatusCode::BAD_REQUEST),
     };
-    match operations.waiter.wait(since, timeout, None).await {
+    let index = asked.index.as_deref().map(IndexName::of_collection);
+    match operations.waiter.wait(since, timeout, index.as_ref()).await {
         Ok(waited) => {
             let status = if waited.searchable { StatusCode::OK } else { StatusCode::GATEWAY_TIMEOUT };
             (status, Json(waited)).into_response()
         }
-        Err(error) => refused(&error.into(), StatusCode::SERVICE_UNAVAILABLE),
+        Err(error) => {
+            // An unknown index, unless this release cannot use the keys.
+            let is_invalid = index.is_some() && error.class == ErrorClass::Fatal && error.cause != Cause::Newer;
+            let status = if is_invalid { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE };
+            refused(&error.into(), status)
+        }
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::progress::Shown;
 use self::report::{Ended, Publisher};
-use crate::audit_log::Actor;
+use crate::audit_log::{Actor, of_index};
 use crate::cli::{Output, ReplayArgs};
 use crate::compose::Replay;
 use crate::exit::{Answer, Failure};
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
     let (filter, into) = (args.filter.clone().map(SourceFilter), args.into.clone());
-    let request = ReplayRequest { from: Origin::from(args.from), since, filter, into, index: None };
+    let request = ReplayRequest { from: Origin::from(args.from), since, filter, into, index: args.index.clone() };
     let replay = Replay::new(settings, request, replay::number(now))?;
     // Keep documents of another database out of this Redis.
     guard(settings, replay.redis(), None, None).check_redis().await?;
@@ -48,8 +48,9 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
         signals::received().await;
         interrupted.cancel();
     });
-    let ReplayArgs { from, since: from_time, filter, into, .. } = args;
-    let detail = format!("since {from_time:?}, filter {filter:?}, into {into:?}");
+    let ReplayArgs { from, since: from_time, filter, into, index, .. } = args;
+    let index = of_index(index.as_ref());
+    let detail = format!("since {from_time:?}, filter {filter:?}, into {into:?}{index}");
     Actor::cli().records(replay.redis(), &format!("replay {from:?}").to_lowercase(), detail).await?;
     let shown = Shown::new();
     let publisher = Publisher::start(replay.redis().clone(), own_name("replay"), &plan);

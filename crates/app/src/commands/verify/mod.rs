@@ -11,7 +11,7 @@ use tidewheel_pipeline::audit::{Difference, Kind, Range, Report};
 use tidewheel_stores::mongo::id_readings;
 
 use self::shown::Shown;
-use crate::audit_log::Actor;
+use crate::audit_log::{Actor, of_index};
 use crate::cli::{Output, VerifyArgs};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
@@ -52,8 +52,12 @@ async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Res
         // Keep documents of another database out of this Redis.
         guard(settings, &redis, None, None).check_redis().await?;
         let scope = format!(
-            "namespaces {:?}, sample {:?}, from {:?}, to {:?}",
-            args.namespaces, args.sample, args.from, args.to
+            "namespaces {:?}, sample {:?}, from {:?}, to {:?}{}",
+            args.namespaces,
+            args.sample,
+            args.from,
+            args.to,
+            of_index(args.index.as_ref())
         );
         Actor::cli().records(&redis, "verify --repair", scope).await?;
     }
@@ -77,7 +81,7 @@ fn request(args: &VerifyArgs, settings: &Settings) -> Result<VerifyRequest, Fail
     };
     let range = Range { from: end(&args.from), to: end(&args.to) };
     Ok(VerifyRequest {
-        index: None,
+        index: args.index.clone(),
         namespaces: args.namespaces.iter().map(namespace).collect(),
         sample: args.sample.as_deref().map(sample).transpose()?,
         range: (range != Range::default()).then_some(range),
