@@ -68,7 +68,13 @@ const AUDIT: Covers = Covers { alerts: &["TidewheelDrift"], codes: &["drift"] };
 /// Caused in `output.rs`, without Prometheus: no alert has this code.
 const SELECTION: Covers = Covers { alerts: &[], codes: &["nothing-selected"] };
 
-const STORIES: [Covers; 5] = [AWAY, REDIS, CONTENT, AUDIT, SELECTION];
+/// Caused on fakes, in `ops/src/overview/look/tests/declared.rs`: no alert has these codes.
+const INDEXES: Covers = Covers {
+    alerts: &[],
+    codes: &["alias-moved", "declaration-differs", "embedding-missing", "generation-stuck", "index-lost"],
+};
+
+const STORIES: [Covers; 6] = [AWAY, REDIS, CONTENT, AUDIT, SELECTION, INDEXES];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_and_clear_for_stopped_servers_and_services() {
