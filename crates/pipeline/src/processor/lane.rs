@@ -218,7 +218,7 @@ impl Lanes {
     /// The other lanes whose collections may have the vectors of a document of this namespace: other generations of an
     /// index, and indexes with the same text. The model must be the same, and stored at least as precisely.
     pub(super) fn sources(&self, job: &Job, namespace: &Namespace) -> Vec<usize> {
-        let own = || job.to.iter().map(|number| self.get(*number));
+        let own = || job.to.iter().map(move |number| self.get(*number));
         let precision = own().map(Lane::precision).max();
         let mut found: Vec<(Reverse<bool>, usize)> = Vec::new();
         for (number, lane) in self.all.iter().enumerate().filter(|(number, _)| !job.to.contains(number)) {

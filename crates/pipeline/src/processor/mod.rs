@@ -287,7 +287,7 @@ impl Worker {
                 Some(model) => Ended::Done(model),
                 None => {
                     let breaker = lane.may_skip.then(|| self.models.breaker(&lane.target));
-                    let ask = |retry: RetryPolicy| async move { self.models.ask(&lane.target, &retry).await };
+                    let ask = move |retry: RetryPolicy| async move { self.models.ask(&lane.target, &retry).await };
                     guarded(breaker.as_deref(), &self.retry, ask).await?
                 }
             };
