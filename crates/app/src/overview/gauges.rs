@@ -7,7 +7,6 @@ use metrics::{counter, gauge};
 use tidewheel_core::catalog::IndexName;
 use tidewheel_core::metric;
 use tidewheel_core::stage::Stage;
-use tidewheel_ops::indexes::Step;
 use tidewheel_ops::overview::{CODES, IndexOverview, Overview, StageOverview};
 
 const STREAMS: [&str; 2] = [Stage::Raw.name(), Stage::Embedded.name()];
@@ -21,8 +20,6 @@ pub(crate) struct Gauges(Mutex<BTreeSet<Series>>);
 enum Series {
     Info { index: String, generation: u32, state: &'static str, collection: String },
     Points { index: String },
-    Rows { index: String },
-    Expected { index: String },
     Problem { index: String, code: &'static str },
 }
 
@@ -54,8 +51,6 @@ impl Series {
                 .set(value);
             }
             Self::Points { index } => gauge!(metric::INDEX_POINTS, "index" => index.clone()).set(value),
-            Self::Rows { index } => gauge!(metric::GENERATION_ROWS, "index" => index.clone()).set(value),
-            Self::Expected { index } => gauge!(metric::GENERATION_EXPECTED, "index" => index.clone()).set(value),
             Self::Problem { index, code } => {
                 gauge!(metric::PROBLEM, "code" => *code, "index" => index.clone()).set(value);
             }
@@ -66,28 +61,21 @@ impl Series {
     fn withdrawn(&self) -> f64 {
         match self {
             Self::Info { .. } | Self::Problem { .. } => 0.0,
-            Self::Points { .. } | Self::Rows { .. } | Self::Expected { .. } => f64::NAN,
+            Self::Points { .. } => f64::NAN,
         }
     }
 }
 
 /// The series of all indexes.
 fn series(overview: &Overview) -> BTreeMap<Series, f64> {
-    let number = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
     let mut series = BTreeMap::new();
-    for IndexOverview { name, serving, generations, operation, points, .. } in &overview.indexes {
+    for IndexOverview { name, generations, points, .. } in &overview.indexes {
         let index = || name.as_str().to_owned();
         for generation in generations {
             let (state, collection) = (generation.state.name(), generation.collection.clone());
             series.insert(Series::Info { index: index(), generation: generation.number, state, collection }, 1.0);
         }
-        series.insert(Series::Points { index: index() }, number(*points));
-        let is_new = |generation| serving.as_ref().is_none_or(|serving| serving.generation != generation);
-        let filling = operation.as_ref().filter(|one| one.step == Step::Filling && is_new(one.generation));
-        if let Some(filling) = filling {
-            series.insert(Series::Rows { index: index() }, number(filling.rows));
-            series.insert(Series::Expected { index: index() }, number(filling.of));
-        }
+        series.insert(Series::Points { index: index() }, points.map_or(f64::NAN, |points| points as f64));
     }
     let of_index = |(code, index): (&'static str, &IndexName)| Series::Problem { index: index.to_string(), code };
     let problems = overview.problems.iter().filter_map(|problem| Some((problem.code, problem.index.as_ref()?)));
@@ -153,12 +141,11 @@ mod tests {
         assert_eq!(of(info(2, "kept")), Some(1.0));
         assert_eq!((of(info(3, "serving")), of(info(4, "filling"))), (Some(1.0), Some(1.0)));
         assert_eq!(of(Series::Points { index: index() }), Some(1_204_311.0));
-        assert_eq!(of(Series::Rows { index: index() }), Some(412_000.0));
-        assert_eq!(of(Series::Expected { index: index() }), Some(1_204_311.0));
-        assert_eq!(of(Series::Rows { index: "articles".into() }), None);
+        assert_eq!(of(Series::Points { index: "users".into() }), Some(0.0));
         let problems = series.keys().filter(|series| matches!(series, Series::Problem { .. }));
         let expected = Series::Problem { index: "articles".into(), code: "latency" };
         assert_eq!(problems.collect::<Vec<_>>(), [&expected]);
-        assert!(super::series(&healthy()).keys().all(|series| !matches!(series, Series::Rows { .. })));
+        let short_form = super::series(&healthy());
+        assert_eq!(short_form.get(&Series::Points { index: "documents".into() }), Some(&91_337.0));
     }
 }
