@@ -12,8 +12,7 @@ use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
-use tidewheel_pipeline::parking::OnDeadLetter;
-use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
+use tidewheel_pipeline::processor::{LeftOut, Processor, ProcessorOptions, ProcessorPorts};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::retry::{RetryError, RetryPolicy};
 use tidewheel_pipeline::service::ServiceError;
@@ -94,7 +93,6 @@ pub(super) fn processor(
     shutdown: CancellationToken,
 ) -> Result<(Task, Ready), Failure> {
     let redis = connect::redis(settings)?;
-    let embedder = connect::embedder(settings, None)?;
     let options = processor_options(settings);
     let queue = Arc::new(redis.queue(Stage::Raw, own_name("processor")));
     let ports = ProcessorPorts {
@@ -102,8 +100,7 @@ pub(super) fn processor(
         maintenance: Some(queue),
         handover: Arc::new(redis.clone()),
         backlog: Some(Arc::new(redis.stream_log::<Embedded>(Stage::Embedded))),
-        embedder,
-        known: known_vectors(settings)?,
+        targets: compose::embedding_targets(settings, &redis)?,
     };
     let processor = Processor::new(options, ports)?.traced(tracer);
     let health = processor.health();
@@ -159,32 +156,14 @@ pub(crate) fn known_vectors(settings: &Settings) -> Result<Option<Arc<dyn KnownV
 
 /// Returns the filter for documents that are deliberately not indexed.
 fn left_out(settings: &Settings) -> Result<LeftOut, Failure> {
-    let ProcessorOptions { text, blank, .. } = processor_options(settings);
-    Ok(LeftOut::new(&text, blank)?)
+    let text = compose::short_form(settings).map(|declaration| declaration.text).unwrap_or_default();
+    Ok(LeftOut::new(&text, text.blank)?)
 }
 
 /// Returns the processor's options.
 pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
-    let documents = &settings.documents;
-    ProcessorOptions {
-        consumer: consumer(&settings.processor, settings),
-        high_water: settings.processor_high_water,
-        text: TextOptions {
-            template: documents.template.clone(),
-            fields: documents.fields.clone(),
-            exclude: documents.exclude.clone(),
-        },
-        chunk_tokens: documents.chunk_tokens,
-        chunk_prefix: None,
-        chunk_overlap: documents.chunk_overlap,
-        blank: if documents.skips_blank { Blank::Skip } else { Blank::Index },
-        on_dead_letter: on_dead_letter(settings),
-        max_chunks: documents.max_chunks,
-    }
-}
-
-fn on_dead_letter(settings: &Settings) -> OnDeadLetter {
-    if settings.documents.removes_parked { OnDeadLetter::Remove } else { OnDeadLetter::Keep }
+    let consumer = consumer(&settings.processor, settings);
+    ProcessorOptions { consumer, high_water: settings.processor_high_water }
 }
 
 /// Returns the upserter's options.

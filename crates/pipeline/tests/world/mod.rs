@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidewheel_core::catalog::{ChunkDeclaration, Declaration, EmbeddingSpec, IndexName, Provider};
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::{DocumentId, Namespace};
@@ -16,7 +17,7 @@ use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::parking::OnDeadLetter;
-use tidewheel_pipeline::processor::{Blank, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
+use tidewheel_pipeline::processor::{Blank, Processor, ProcessorOptions, ProcessorPorts};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::targets::{LocalTarget, TargetPorts, Targets};
@@ -142,7 +143,7 @@ impl World {
         self.started += 1;
         let name = format!("{service}-{}", self.started);
         let consumer = self.consumer.clone();
-        let (streams, index) = (self.streams.used_by(&process), self.index.used_by(&process));
+        let streams = self.streams.used_by(&process);
         let (shutdown, tracer) = (CancellationToken::new(), self.tracer.clone());
         let task = match service {
             PRODUCER => {
@@ -165,26 +166,15 @@ impl World {
                 tokio::spawn(Producer::new(options, ports).traced(tracer).run(shutdown))
             }
             PROCESSOR => {
-                let options = ProcessorOptions {
-                    consumer,
-                    high_water: HIGH_WATER,
-                    text: TextOptions { fields: vec!["text".into()], ..TextOptions::default() },
-                    chunk_tokens: Some(CHUNK),
-                    chunk_prefix: None,
-                    chunk_overlap: 0,
-                    blank: self.blank,
-                    on_dead_letter: self.on_dead_letter,
-                    max_chunks: 10_000,
-                };
                 let queue = Arc::new(streams.changes(&name));
                 let ports = ProcessorPorts {
                     queue: queue.clone(),
                     maintenance: Some(queue),
                     handover: Arc::new(streams.handover()),
                     backlog: Some(Arc::new(streams.stream_log::<Embedded>(Stage::Embedded))),
-                    embedder: Arc::new(self.embedder.used_by(&process)),
-                    known: Some(Arc::new(index)),
+                    targets: Arc::new(Targets::fixed(&self.target(&process))),
                 };
+                let options = ProcessorOptions { consumer, high_water: HIGH_WATER };
                 let processor = Processor::new(options, ports).expect("no template");
                 tokio::spawn(processor.traced(tracer).run(shutdown))
             }
