@@ -10,6 +10,7 @@ use tidewheel_core::embedded::Target as Stamp;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Delivery, PortResult};
 
+use super::metric::IndexMetrics;
 use super::model::{Model, remark};
 use super::options::SettingNames;
 use super::plan::Job;
@@ -38,6 +39,7 @@ pub(super) struct Lane {
     ready: OnceLock<Ready>,
     /// Its vectors.
     pub(super) recall: Recall,
+    pub(super) metrics: IndexMetrics,
 }
 
 /// Why lanes are skipped, by number.
@@ -67,6 +69,7 @@ impl Lane {
             may_skip: applied.may_skip(target),
             ready: OnceLock::new(),
             recall: Recall::new(target.ports.known.clone()),
+            metrics: IndexMetrics::new(&target.id.index),
             target: target.clone(),
         }
     }

@@ -1,14 +1,20 @@
 //! Metrics of the processor.
 
 use metrics::{Counter, counter};
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::metric::{PROCESSOR_SUPERSEDED, PROCESSOR_TEXTS, PROCESSOR_TOKENS_SAVED};
 
-/// Handles to the counters. They write to the recorder that is installed when they are created.
-pub(super) struct ServiceMetrics {
+/// Handle to the counter of changes that were not embedded. Handles write to the recorder that is installed when they are
+/// created.
+pub(super) fn superseded() -> Counter {
+    counter!(PROCESSOR_SUPERSEDED)
+}
+
+/// Handles to the counters of texts of one index.
+pub(super) struct IndexMetrics {
     pub(super) embedded: Counter,
     pub(super) known: Saved,
     pub(super) repeated: Saved,
-    pub(super) superseded: Counter,
 }
 
 /// Texts and tokens that were not embedded.
@@ -17,17 +23,13 @@ pub(super) struct Saved {
     pub(super) tokens: Counter,
 }
 
-impl ServiceMetrics {
-    pub(super) fn new() -> Self {
+impl IndexMetrics {
+    pub(super) fn new(index: &IndexName) -> Self {
+        let texts = |origin: &'static str| counter!(PROCESSOR_TEXTS, "index" => index.to_string(), "origin" => origin);
         let saved = |origin: &'static str| Saved {
-            texts: counter!(PROCESSOR_TEXTS, "origin" => origin),
-            tokens: counter!(PROCESSOR_TOKENS_SAVED, "origin" => origin),
+            texts: texts(origin),
+            tokens: counter!(PROCESSOR_TOKENS_SAVED, "index" => index.to_string(), "origin" => origin),
         };
-        Self {
-            embedded: counter!(PROCESSOR_TEXTS, "origin" => "embedder"),
-            known: saved("index"),
-            repeated: saved("batch"),
-            superseded: counter!(PROCESSOR_SUPERSEDED),
-        }
+        Self { embedded: texts("embedder"), known: saved("index"), repeated: saved("batch") }
     }
 }

@@ -73,6 +73,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 pub use blank::LeftOut;
+use metrics::Counter;
 pub use options::{Blank, ProcessorOptions, TextOptions};
 pub use render::Renderer;
 use tidewheel_core::change::Change;
@@ -93,7 +94,6 @@ use crate::service::ServiceError;
 use crate::targets::{Applied, Targets};
 use batch::Batch;
 use lane::{Lanes, Planners, Skipped};
-use metric::ServiceMetrics;
 use model::{Models, guarded};
 use options::SettingNames;
 use planner::{Texts, finer};
@@ -176,7 +176,8 @@ struct Worker {
     current: Mutex<Arc<Lanes>>,
     models: Models,
     planners: Planners,
-    metrics: ServiceMetrics,
+    /// Counts changes that were not embedded.
+    superseded: Counter,
     /// Successful handovers to stage 2.
     handed_over: Successes,
     /// Room in stage 2.
@@ -204,7 +205,7 @@ impl Worker {
             targets,
             models: Models::default(),
             planners: Planners::default(),
-            metrics: ServiceMetrics::new(),
+            superseded: metric::superseded(),
             handed_over: Successes::default(),
             room: Room::new("stage 2", "the upserters", high_water),
             tracer,
@@ -250,7 +251,7 @@ impl Worker {
         let planned = lanes.clone();
         let plan = offload(lanes.cost(&deliveries), move || planned.plan(deliveries, &skipped)).await?;
         let superseded: usize = plan.units.iter().map(|unit| unit.entries.len() - 1).sum();
-        self.metrics.superseded.increment(superseded as u64);
+        self.superseded.increment(superseded as u64);
         for (change, _) in &plan.retired {
             let target = change.route.stamp().and_then(|stamp| stamp.targets.first());
             crate::metric::retired(target.map_or("", |target| target.index.as_str()), 1);

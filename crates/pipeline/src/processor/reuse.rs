@@ -187,6 +187,11 @@ impl Reuse {
         self.origins[job].iter().any(|origin| matches!(origin, Origin::Embedder(_)))
     }
 
+    /// The jobs of the texts to embed of a group, text by text.
+    pub(super) fn embedded(&self, group: usize) -> impl Iterator<Item = usize> {
+        self.todo[group].iter().map(|(job, _)| *job)
+    }
+
     /// The texts to embed of a group, each once, with their prefixes. Chunks without a prefix are moved out of the jobs and
     /// moved back by [`Reuse::restore_texts`].
     pub(super) fn take_texts(&self, group: usize, jobs: &mut [Option<Job>]) -> Vec<String> {

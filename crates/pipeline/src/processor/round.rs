@@ -58,8 +58,8 @@ impl Worker {
         let precision = |job: &Job| job.to.iter().map(|lane| batch.lanes.get(*lane).precision()).max().unwrap_or(0);
         let reuse = Reuse::new(&jobs, &prints, known, &groups, count, precision);
         let (known, repeated) = reuse.saved(&jobs);
-        count_saved(&self.metrics.known, &jobs, &known);
-        count_saved(&self.metrics.repeated, &jobs, &repeated);
+        count_saved(&batch.lanes, |lane| &lane.metrics.known, &jobs, &known);
+        count_saved(&batch.lanes, |lane| &lane.metrics.repeated, &jobs, &repeated);
         let jobs = jobs.into_iter().map(Some).collect();
         let mut round = Round { jobs, groups, reuse, too_long: Vec::new() };
         let groups: Vec<Group> = (0..count).filter_map(|number| self.group(batch, &mut round, number)).collect();
@@ -116,9 +116,11 @@ impl Worker {
             }
         };
         let suspected: Vec<String> = suspects.iter().map(|suspect| texts[suspect.index].clone()).collect();
-        self.metrics.embedded.increment(texts.len() as u64);
         {
             let mut round = lock(round);
+            for lane in round.embedded(number).filter_map(|job| job.to.first()) {
+                batch.lanes.get(*lane).metrics.embedded.increment(1);
+            }
             round.restore_texts(number, texts);
             round.decide(batch, number, Answers::Outcomes(&outcomes), call.as_ref());
         }
@@ -144,6 +146,11 @@ impl Worker {
 }
 
 impl Round {
+    /// For each text of a group that is embedded, the job that it belongs to first.
+    fn embedded(&self, group: usize) -> impl Iterator<Item = &Job> {
+        self.reuse.embedded(group).filter_map(move |job| self.jobs[job].as_ref())
+    }
+
     fn restore_texts(&mut self, group: usize, texts: Vec<String>) {
         self.reuse.restore_texts(group, &mut self.jobs, texts);
     }
@@ -216,17 +223,25 @@ async fn ask_one(lanes: &Lanes, number: usize, points: Vec<Uuid>) -> Vec<Known> 
     vectors.into_iter().map(|vector| Known { lane: number, precision, vector }).collect()
 }
 
-/// Counts texts that need not be embedded. Their tokens are counted in the background.
-fn count_saved(saved: &Saved, jobs: &[Job], texts: &[reuse::Saved<'_>]) {
+/// Counts texts that need not be embedded, for the first index that has each. Their tokens are counted in the background.
+fn count_saved(lanes: &Lanes, counters: impl Fn(&Lane) -> &Saved, jobs: &[Job], texts: &[reuse::Saved<'_>]) {
     if texts.is_empty() {
         return;
     }
-    saved.texts.increment(texts.len() as u64);
-    let counter = saved.tokens.clone();
-    let text = |(job, text): &reuse::Saved<'_>| (jobs[*job].planner.clone(), text.clone().into_owned());
-    let texts: Vec<_> = texts.iter().map(text).collect();
-    let bytes = texts.iter().map(|(_, text)| text.len()).sum();
-    beside(bytes, move || counter.increment(texts.iter().map(|(planner, text)| planner.count(text) as u64).sum()));
+    let mut counted = Vec::with_capacity(texts.len());
+    for (job, text) in texts {
+        let job = &jobs[*job];
+        let Some(lane) = job.to.first() else { continue };
+        let saved = counters(lanes.get(*lane));
+        saved.texts.increment(1);
+        counted.push((saved.tokens.clone(), job.planner.clone(), text.clone().into_owned()));
+    }
+    let bytes = counted.iter().map(|(_, _, text)| text.len()).sum();
+    beside(bytes, move || {
+        for (tokens, planner, text) in counted {
+            tokens.increment(planner.count(&text) as u64);
+        }
+    });
 }
 
 fn lock(round: &Mutex<Round>) -> MutexGuard<'_, Round> {
