@@ -97,7 +97,7 @@ metrics! {
         STREAM_CONSUMERS = Gauge "tidewheel_stream_consumers" ["stream"] "Consumers of the group that requested entries within the last minute";
     }
     Embedding {
-        PROCESSOR_TEXTS = Counter "tidewheel_processor_texts_total" ["index", "origin"] "Texts by origin of their vector: `embedder`, `index` (reused from the collection) or `batch` (another chunk of the batch had the same text)";
+        PROCESSOR_TEXTS = Counter "tidewheel_processor_texts_total" ["index", "origin"] "Texts by origin of their vector: `embedder`, `index` (reused from a collection) or `batch` (another chunk of the batch had the same text). A text of several indexes counts for one";
         PROCESSOR_TOKENS_SAVED = Counter "tidewheel_processor_tokens_saved_total" ["index", "origin"] "Tokens of texts that were not embedded, by origin of their vector";
         PROCESSOR_SUPERSEDED = Counter "tidewheel_processor_superseded_changes_total" [] "Changes not embedded because the batch contained a newer change of the same document";
         EMBEDDER_REQUESTS = Counter "tidewheel_embedder_requests_total" ["class"] "Requests answered, by status class";
@@ -128,7 +128,7 @@ metrics! {
         ERRORS = Counter "tidewheel_errors_total" ["service", "server", "cause"] "Failed calls, by server (`mongodb`, `redis`, `embedder`, `qdrant`, `other`) and the cause (`unreachable`, `timeout`, `busy`, `full`, `refused`, `too_long`, `denied`, `not_finite`, `zero`, `newer`, `other`)";
         RETRIES = Counter "tidewheel_retries_total" ["service"] "Calls retried after a transient failure";
         REJECTED_VECTORS = Counter "tidewheel_rejected_vectors_total" ["reason"] "Rejected vectors: `not_finite`, `zero`, `dimension` (does not match the collection or the model) or `refused` by Qdrant";
-        ENTRIES_PARKED = Counter "tidewheel_entries_parked_total" ["service", "index"] "Entries moved to the dead-letter queue";
+        ENTRIES_PARKED = Counter "tidewheel_entries_parked_total" ["service", "index"] "Entries moved to the dead-letter queue; without an index, those that are unreadable or belong to several indexes";
         ENTRIES_CLAIMED = Counter "tidewheel_entries_claimed_total" ["service"] "Entries claimed from an unresponsive consumer";
         ENTRIES_LOST = Counter "tidewheel_entries_lost_total" ["service"] "Unacknowledged entries removed from the stream by another client; the producer repairs the loss";
         ENTRIES_RETIRED = Counter "tidewheel_entries_retired_total" ["index"] "Entries of an index, or of one of its generations, that is no longer kept up: acknowledged without effect";

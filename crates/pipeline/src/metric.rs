@@ -77,9 +77,9 @@ impl Commits {
     }
 }
 
-/// The metric for [`Commits::searchable`].
-pub(crate) fn latency() -> Histogram {
-    histogram!(metric::SEARCHABLE)
+/// The metric for [`Commits::searchable`], of one index.
+pub(crate) fn latency(index: &str) -> Histogram {
+    histogram!(metric::SEARCHABLE, "index" => index.to_owned())
 }
 
 /// Counts a failed call. Rare, so no handle is kept.
@@ -95,7 +95,7 @@ pub(crate) fn failed(service: &'static str, error: &PortError, retried: bool) {
 /// an alert on it would stay silent.
 pub(crate) fn init_counters(service: &'static str, rejections: &[&'static str]) {
     counter!(metric::RETRIES, "service" => service).increment(0);
-    counter!(metric::ENTRIES_PARKED, "service" => service).increment(0);
+    parked(service, None, 0);
     for reason in rejections {
         rejected(reason, 0);
     }
@@ -106,9 +106,14 @@ pub(crate) fn rejected(reason: &'static str, vectors: u64) {
     counter!(metric::REJECTED_VECTORS, "reason" => reason).increment(vectors);
 }
 
-/// Counts an entry moved to the dead-letter queue.
-pub(crate) fn parked(service: &'static str) {
-    counter!(metric::ENTRIES_PARKED, "service" => service).increment(1);
+/// Counts entries moved to the dead-letter queue; without an index, those that are unreadable or belong to several. With
+/// none of them, initialises the counter of an index.
+pub(crate) fn parked(service: &'static str, index: Option<&str>, entries: u64) {
+    let counter = match index {
+        Some(index) => counter!(metric::ENTRIES_PARKED, "service" => service, "index" => index.to_owned()),
+        None => counter!(metric::ENTRIES_PARKED, "service" => service),
+    };
+    counter.increment(entries);
 }
 
 /// Counts entries of a target that the catalog no longer routes.

@@ -1,6 +1,7 @@
 //! Parks changes that failed permanently in the dead-letter queue, and decides what happens to their documents.
 
 pub use tidewheel_core::catalog::OnDeadLetter;
+use tidewheel_core::catalog::{IndexName, TargetId};
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{DeadLetter, EntryId, Park, ParkedChange};
@@ -51,20 +52,23 @@ pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
     DeadLetter::new(id, error.message.clone(), error.attempts)
 }
 
-/// Moves these entries to the dead-letter queue of their stage, logs and counts them, and ends their spans.
+/// Moves these entries to the dead-letter queue of their stage, logs and counts them, and ends their spans. `index` is that
+/// of letters without targets, if it is known.
 pub(crate) async fn send(
     service: &'static str,
     letters: Vec<DeadLetter>,
     queue: &dyn Park,
     retry: &RetryPolicy,
     spans: Option<&mut BatchSpans>,
+    index: Option<&IndexName>,
 ) -> Result<(), RetryError> {
     if letters.is_empty() {
         return Ok(());
     }
     retry.call("park entries", || queue.park(&letters)).await?;
     for letter in &letters {
-        report(service, Some(&letter.id), None, &letter.reason);
+        let index = if letter.targets.is_empty() { index } else { common_index(&letter.targets) };
+        report(service, index, Some(&letter.id), None, &letter.reason);
     }
     if let Some(spans) = spans {
         spans.park(&letters);
@@ -73,22 +77,39 @@ pub(crate) async fn send(
 }
 
 /// Logs and counts changes that the producer has parked with an append, like [`send`]. Their spans are emitted with
-/// those of the appended changes.
-pub(crate) fn report_changes(service: &'static str, parked: &[ParkedChange]) {
+/// those of the appended changes. `plain` is the index of changes without targets.
+pub(crate) fn report_changes(service: &'static str, parked: &[ParkedChange], plain: Option<&IndexName>) {
     for ParkedChange { change, reason } in parked {
-        report(service, None, Some(change), reason);
+        let index = match change.route.stamp() {
+            Some(stamp) => common_index(&stamp.targets),
+            None => plain,
+        };
+        report(service, index, None, Some(change), reason);
     }
+}
+
+/// The index of these targets, if they all belong to one.
+fn common_index(targets: &[TargetId]) -> Option<&IndexName> {
+    let first = &targets.first()?.index;
+    targets.iter().all(|target| target.index == *first).then_some(first)
 }
 
 /// Logs and counts an entry that is now in a dead-letter queue. An entry of a stream may be unreadable, and a change
 /// that was not appended has no entry.
-fn report(service: &'static str, entry: Option<&EntryId>, change: Option<&Change>, reason: &str) {
+fn report(
+    service: &'static str,
+    index: Option<&IndexName>,
+    entry: Option<&EntryId>,
+    change: Option<&Change>,
+    reason: &str,
+) {
+    let index = index.map(IndexName::as_str);
     let entry = entry.map(|entry| entry.0.as_str());
     let namespace = change.map(|change| change.namespace.as_str());
     let operation = change.map(|change| change.operation.as_str());
     let id: Option<String> = change.map(|change| change.id.chars().take(LOGGED_ID).collect());
-    warn!(entry, namespace, operation, id, "parked: {reason}");
-    metric::parked(service);
+    warn!(index, entry, namespace, operation, id, "parked: {reason}");
+    metric::parked(service, index, 1);
 }
 
 /// Returns a deletion of everything of a change's document that is older than this version.
@@ -113,6 +134,14 @@ mod tests {
 
     fn version(seconds: u32) -> Version {
         Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1, replay: 0 }
+    }
+
+    #[test]
+    fn index_of_an_entry_is_that_of_all_its_targets() {
+        let targets = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<TargetId>>();
+        let common = |names: &[&str]| common_index(&targets(names)).map(IndexName::to_string);
+        assert_eq!(common(&["tickets.g1", "tickets.g2"]).as_deref(), Some("tickets"));
+        assert_eq!((common(&["tickets.g1", "notes.g1"]), common(&[])), (None, None));
     }
 
     #[test]

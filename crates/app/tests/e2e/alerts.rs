@@ -271,7 +271,7 @@ async fn alerts_fire_and_clear_for_index_drift() {
     let found = [planted[0], planted[1] - 1, planted[2], planted[3]];
     let shown = story.metrics().await.concat();
     for (kind, count) in ["missing", "stale", "extra", "surplus"].into_iter().zip(found) {
-        let line = format!("tidewheel_drift_documents{{kind=\"{kind}\"}} {count}\n");
+        let line = format!("tidewheel_drift_documents{{index=\"documents\",kind=\"{kind}\"}} {count}\n");
         assert!(shown.contains(&line), "{line}{shown}");
     }
     let text = "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it";
@@ -295,7 +295,7 @@ async fn alerts_fire_and_clear_for_index_drift() {
     assert_eq!((code, counts(&repaired), &repaired["repaired"]["left"]), (Some(0), planted, &0.into()), "{repaired}");
     story.world.equal().await;
     story.quiet().await;
-    let unknown = r#"tidewheel_drift_documents{kind="missing"} NaN"#;
+    let unknown = r#"tidewheel_drift_documents{index="documents",kind="missing"} NaN"#;
     assert!(story.metrics().await.iter().any(|text| text.contains(unknown)), "the old producer reports NaN");
     story.ends(&AUDIT).await;
 }

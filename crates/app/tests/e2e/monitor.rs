@@ -157,10 +157,12 @@ async fn outage_shows_in_readiness_metrics_and_status_with_few_log_lines() {
         assert!(seen.contains(name), "{name} is missing");
     }
     let (_, text) = page(upserter, "/metrics").await;
-    let count = text.lines().find_map(|line| line.strip_prefix("tidewheel_commit_to_searchable_seconds_count "));
+    let count = "tidewheel_commit_to_searchable_seconds_count{index=\"documents\"} ";
+    let count = text.lines().find_map(|line| line.strip_prefix(count));
     let count: u64 = count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count: {text}"));
     assert!((100..=200).contains(&count), "{text}");
-    assert!(text.contains("tidewheel_commit_to_searchable_seconds_bucket{le=\"10\"}"), "{text}");
+    let bucket = "tidewheel_commit_to_searchable_seconds_bucket{index=\"documents\",le=\"10\"}";
+    assert!(text.contains(bucket), "{text}");
 
     let status = |world: &World| -> Value {
         let output = world.command(&["status", "--output", "json"]).output().unwrap();

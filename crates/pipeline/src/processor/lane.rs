@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tidewheel_core::catalog::{Datatype, EmbedderIdentity, Fp, OnDeadLetter, TargetId};
+use tidewheel_core::catalog::{Datatype, EmbedderIdentity, Fp, IndexName, OnDeadLetter, TargetId};
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Target as Stamp;
 use tidewheel_core::identity::Namespace;
@@ -139,6 +139,12 @@ impl Lanes {
     /// Whether the catalog is made from local settings: its one target receives every change.
     pub(super) fn is_short_form(&self) -> bool {
         self.applied.catalog().is_short_form()
+    }
+
+    /// The only index of the catalog; `None` if there are several.
+    pub(super) fn only_index(&self) -> Option<&IndexName> {
+        let mut names = self.applied.catalog().indexes.keys();
+        names.next().filter(|_| names.next().is_none())
     }
 
     /// The lane of this number.

@@ -41,7 +41,7 @@ impl Worker {
             }
         }
         self.acknowledge(&superfluous, &batch.spans).await?;
-        self.park(letters, &batch.spans).await?;
+        self.park(letters, batch).await?;
         for (handful, suspects) in waiting {
             let mut rejected = Rejected::default();
             for (unit, outcome) in self.step(&handful).settle(suspects).await? {
@@ -53,7 +53,7 @@ impl Worker {
             let Rejected { letters, removals, superfluous } = rejected;
             self.remove(removals).await?;
             self.acknowledge(&superfluous, &batch.spans).await?;
-            self.park(letters, &batch.spans).await?;
+            self.park(letters, batch).await?;
         }
         Ok(())
     }
@@ -106,9 +106,10 @@ impl Worker {
         Ok(())
     }
 
-    async fn park(&self, letters: Vec<DeadLetter>, spans: &SharedSpans) -> Result<(), RetryError> {
+    async fn park(&self, letters: Vec<DeadLetter>, batch: &Batch) -> Result<(), RetryError> {
+        let spans = &batch.spans;
         let parked = if spans.are_on() { letters.clone() } else { Vec::new() };
-        parking::send(NAME, letters, &*self.queue, &self.retry, None).await?;
+        parking::send(NAME, letters, &*self.queue, &self.retry, None, batch.lanes.only_index()).await?;
         spans.with(|spans| spans.park(&parked));
         Ok(())
     }

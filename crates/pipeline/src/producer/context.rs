@@ -138,7 +138,10 @@ impl Session<'_> {
 
     /// Reports a step that was appended: its parked changes, and the spans of all its changes.
     pub(super) fn appended(&self, step: &Step) {
-        report_changes(NAME, &step.parked);
+        if !step.parked.is_empty() {
+            let applied = self.ports.targets.current();
+            report_changes(NAME, &step.parked, applied.target(None).map(|plain| &plain.id.index));
+        }
         spans::appended(self.tracer, &step.changes, &step.parked);
         self.progressed.store(true, Ordering::Relaxed);
     }

@@ -134,12 +134,12 @@ impl Worker {
         let (unremoved, unwritten) = (unremoved?, unwritten?);
         if unremoved.is_empty() && unwritten.is_empty() {
             let (written, removed) = (writes.iter().collect(), removals.iter().collect());
-            return self.settle(Done { written, removed }, plan, &commits, traced).await;
+            return self.settle(target, lane, Done { written, removed }, plan, &commits, traced).await;
         }
         // Items that still fail while other requests succeed come last, so that they block no others.
         let written = without(&writes, &unwritten);
         let removed = without(&removals, &unremoved);
-        self.settle(Done { written, removed }, plan, &commits, traced).await?;
+        self.settle(target, lane, Done { written, removed }, plan, &commits, traced).await?;
 
         let (unremoved, unwritten) =
             tokio::join!(applier.settle_removals(&fences, unremoved), applier.settle_writes(&writes, unwritten));
@@ -171,12 +171,14 @@ impl Worker {
             }
         }
         done.removed.extend(&removals);
-        self.settle(done, plan, &commits, traced).await
+        self.settle(target, lane, done, plan, &commits, traced).await
     }
 
     /// Acknowledges finished entries, then parks failed ones.
     async fn settle(
         &self,
+        target: &Target,
+        lane: &Lane,
         done: Done<'_>,
         plan: Plan,
         commits: &Commits,
@@ -195,14 +197,14 @@ impl Worker {
             if let Some(queue) = &self.acknowledge {
                 self.retry.call("acknowledge entries", || queue.acknowledge(&done)).await?;
             }
-            commits.searchable(&done, &self.latency);
+            commits.searchable(&done, &lane.latency);
             debug!(documents, removals, entries = done.len(), "in the index");
             if let Some(traced) = traced {
                 traced.spans.end(&done);
             }
         }
         let spans = traced.as_mut().map(|traced| &mut traced.spans);
-        parking::send(NAME, letters, &*self.park, &self.retry, spans).await
+        parking::send(NAME, letters, &*self.park, &self.retry, spans, Some(&target.id.index)).await
     }
 }
 

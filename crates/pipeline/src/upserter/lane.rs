@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use metrics::Histogram;
 use tidewheel_core::catalog::TargetId;
 
 use super::NAME;
 use super::apply::AllSuccesses;
 use crate::breaker::Breaker;
+use crate::metric;
 use crate::targets::{Applied, Target};
 
 /// One target, across all batches.
@@ -19,6 +21,8 @@ pub(super) struct Lane {
     pub(super) prepared: AtomicUsize,
     /// Skips a target that must not delay the others.
     pub(super) breaker: Breaker,
+    /// The time until its changes are searchable.
+    pub(super) latency: Histogram,
 }
 
 /// All targets to which this process has written.
@@ -33,10 +37,12 @@ impl Lanes {
             return lane.clone();
         }
         lanes.retain(|id, _| applied.target(Some(id)).is_some());
+        metric::parked(NAME, Some(target.id.index.as_str()), 0);
         let lane = Arc::new(Lane {
             successes: AllSuccesses::default(),
             prepared: AtomicUsize::new(0),
             breaker: Breaker::new(NAME, target.id.to_string()),
+            latency: metric::latency(target.id.index.as_str()),
         });
         lanes.insert(target.id.clone(), lane.clone());
         lane

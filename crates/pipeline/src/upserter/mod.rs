@@ -130,7 +130,7 @@ pub(crate) fn work(
     tracer: Option<Tracer>,
     retry: RetryPolicy,
 ) -> impl Work<Embedded> {
-    Worker { acknowledge, park, targets, lanes: Lanes::default(), latency: metric::latency(), tracer, retry }
+    Worker { acknowledge, park, targets, lanes: Lanes::default(), tracer, retry }
 }
 
 struct Worker {
@@ -138,7 +138,6 @@ struct Worker {
     park: Arc<dyn Park>,
     targets: Arc<Targets>,
     lanes: Lanes,
-    latency: metrics::Histogram,
     tracer: Option<Tracer>,
     retry: RetryPolicy,
 }
@@ -192,7 +191,7 @@ impl Worker {
             Some(letter(delivery.id, &error))
         });
         let spans = traced.as_mut().map(|traced| &mut traced.spans);
-        parking::send(NAME, letters.collect(), &*self.park, &self.retry, spans).await?;
+        parking::send(NAME, letters.collect(), &*self.park, &self.retry, spans, None).await?;
         let index = target.map_or("", |target| target.index.as_str());
         self.retire(index, &ids(&retired), traced).await
     }
