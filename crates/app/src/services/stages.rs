@@ -13,7 +13,7 @@ use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::processor::{LeftOut, Processor, ProcessorOptions, ProcessorPorts};
-use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
+use tidewheel_pipeline::producer::{ControllerPorts, Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::retry::{RetryError, RetryPolicy};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{Upserter, UpserterOptions};
@@ -47,6 +47,8 @@ pub(super) fn producer(
         // Retained entries must not outlive the tombstones of later deletions.
         tombstone_grace: settings.streams.tombstone_grace.max(settings.streams.retention_age),
         audit_interval: settings.audit_interval,
+        declared: settings.declarations(),
+        is_declared: settings.is_declared(),
     };
     // An invalid template ends the service, not its first audit.
     left_out(settings)?;
@@ -78,6 +80,11 @@ pub(super) fn producer(
             journal: Arc::new(redis.clone()),
             backlog: Arc::new(redis.stream_log::<Change>(Stage::Raw)),
             targets,
+            controller: Some(ControllerPorts {
+                embedded: Arc::new(redis.stream_log::<Embedded>(Stage::Embedded)),
+                letters: Arc::new(redis.clone()),
+                registry: Arc::new(redis),
+            }),
         };
         let producer = Producer::new(options, ports).traced(tracer);
         *running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = producer.health();

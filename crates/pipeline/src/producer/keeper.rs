@@ -37,11 +37,18 @@ pub(super) struct Looked {
     pub(super) catalog: u64,
     /// The targets that lost something.
     pub(super) lost: Vec<Lost>,
+    /// The time by the clock of the streams, in milliseconds since the Unix epoch.
+    pub(super) at: u64,
 }
 
 impl<'a> Keeper<'a> {
     pub(super) fn new(session: &'a Session<'a>) -> Self {
         Self { session, barrier: Barrier::default(), applied: None, losses: Losses::default() }
+    }
+
+    /// The newest checkpoint known to be in the index with everything that it covers.
+    pub(super) fn applied(&self) -> Option<&Checkpoint> {
+        self.applied.as_ref()
     }
 
     /// The time up to which all entries of the streams have been acknowledged; `None` if unknown.
@@ -72,8 +79,8 @@ impl<'a> Keeper<'a> {
             let Err(ended) = self.session.repair(writer, damage).await;
             return Err(ended);
         }
-        let (catalog, lost) = (positions.catalog, self.losses.update(positions.lost));
-        let looked = |is_settled: bool| Looked { is_settled, catalog, lost };
+        let (catalog, at, lost) = (positions.catalog, positions.at, self.losses.update(positions.lost));
+        let looked = |is_settled: bool| Looked { is_settled, catalog, lost, at };
         let Some(applied) = applied else { return Ok(looked(self.applied.as_ref() == Some(&writer.checkpoint))) };
         if self.applied.as_ref() != Some(&applied) {
             if journal.confirm(&writer.checkpoint, &applied).await? == Appended::Conflict {

@@ -31,6 +31,8 @@
 //! **Several producers**: the lease lets one work while the others wait; safety rests on the condition above.
 //! **Backpressure**: above the high-water mark of stage 1 the producer reads nothing; MongoDB's oplog buffers.
 //! **Audit**: the whole index is compared with the source slowly at an interval, and drift is counted and reported.
+//! **Indexes**: the active producer advances declared indexes to what the applied catalog states, beside this loop. It
+//! stops reading for a few seconds only while an alias moves.
 //! **Lost history**: when the oplog no longer covers the token, a snapshot brings the index back in sync.
 
 mod admission;
@@ -40,6 +42,7 @@ mod auditing;
 mod barrier;
 mod collecting;
 mod context;
+mod controller;
 mod keeper;
 mod metric;
 mod moves;
@@ -58,6 +61,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use context::{Ended, Newest, Session};
+pub use controller::ControllerPorts;
 pub(crate) use moves::present;
 use narrowing::Narrowings;
 pub use options::ProducerOptions;
@@ -97,6 +101,8 @@ pub struct ProducerPorts {
     /// The targets, to route to and to compare with. Only points with keys of an earlier release are removed from their
     /// collections.
     pub targets: Arc<Targets>,
+    /// What advances declared indexes; `None` if nothing is to advance them.
+    pub controller: Option<ControllerPorts>,
 }
 
 impl Producer {

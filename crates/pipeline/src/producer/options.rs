@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidewheel_core::catalog::Declaration;
+
 /// Settings of the producer.
 #[derive(Clone, Debug)]
 pub struct ProducerOptions {
@@ -18,4 +20,9 @@ pub struct ProducerOptions {
     pub tombstone_grace: Duration,
     /// Interval of the slow audit of the whole index against the source; zero disables it.
     pub audit_interval: Duration,
+    /// The indexes of the settings. The first start of a new installation applies them; later changes are applied by an
+    /// operator.
+    pub declared: Vec<Declaration>,
+    /// Whether the settings declare them. If not, the only one is what the short form is short for, and is not applied.
+    pub is_declared: bool,
 }

@@ -11,10 +11,10 @@ use tracing::info;
 
 use super::FOLLOW;
 use super::admission::Limits;
-use super::adoption::Followed;
 use super::auditing::Auditing;
 use super::collecting::Collecting;
 use super::context::{Ended, Session};
+use super::controller::{self, Controller, Moment};
 use super::keeper::{Keeper, Looked};
 use super::metric;
 use super::narrowing::Part;
@@ -31,6 +31,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The same while changes are in flight: a client that waits until they are searchable waits at most this much longer.
 const LOOK_CLOSELY: Duration = Duration::from_millis(100);
 
+/// The same while nothing is read, because an alias is about to move.
+const LOOK_AT_REST: Duration = Duration::from_millis(20);
+
 impl Session<'_> {
     /// Runs until the session ends; also returns whether it made progress, so that the caller can reset its backoff.
     pub(super) async fn run(&self) -> (Ended, bool) {
@@ -42,6 +45,7 @@ impl Session<'_> {
         self.renew().await?;
         let limits = Limits::of(self.ports.journal.most_bytes().await?);
         let _ = self.limits.set(limits);
+        controller::prepare(self.options, self.ports).await?;
         let Opened { mut feed, checkpoint, adopted } = self.open().await?;
         self.health.started();
         metric::leads(true);
@@ -56,14 +60,16 @@ impl Session<'_> {
         let mut renew = every(self.options.lease / 3);
         let mut auditing = Auditing::new(self.options.audit_interval, self.ports, &writer.adopted);
         let mut collecting = Collecting::new(self.options.tombstone_grace);
+        let mut controller = Controller::new(self.ports);
         let mut look = std::pin::pin!(tokio::time::sleep(LOOK));
         loop {
+            let is_resting = controller.is_resting();
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(Ended::Shutdown),
                 _ = renew.tick() => self.renew().await?,
                 () = &mut look => {
                     let looked = keeper.look(&mut writer).await?;
-                    let followed = self.control(&mut writer, &looked).await?;
+                    let followed = self.follow_catalog(&mut writer, looked.catalog, &looked.lost).await?;
                     if followed.has_adopted {
                         snapshot.adopt(&writer.adopted);
                         auditing.adopt(&writer.adopted);
@@ -73,12 +79,18 @@ impl Session<'_> {
                     }
                     snapshot.passed(keeper.barrier.passed());
                     collecting.settle(keeper.settled(), keeper.undisturbed(&writer));
-                    let pause = if looked.is_settled { LOOK } else { LOOK_CLOSELY };
+                    controller.look(&moment(&writer, &keeper, &looked));
+                    let pause = match looked.is_settled {
+                        _ if controller.is_resting() => LOOK_AT_REST,
+                        true => LOOK,
+                        false => LOOK_CLOSELY,
+                    };
                     look.as_mut().reset(Instant::now() + pause);
                 }
+                () = controller.next() => look.as_mut().reset(Instant::now()),
                 () = auditing.next() => {}
                 () = collecting.next() => {}
-                batch = feed.next() => match batch {
+                batch = feed.next(), if !is_resting => match batch {
                     Ok(batch) => {
                         self.health.progresses();
                         let read_again = writer.follow(batch).await?;
@@ -89,7 +101,7 @@ impl Session<'_> {
                     }
                     Err(error) => return Err(lost(error)),
                 },
-                page = snapshot.next() => match page? {
+                page = snapshot.next(), if !is_resting => match page? {
                     Page::Rows(page) => {
                         let page = snapshot.compare(page).await;
                         let most = self.narrowings().most(Part::Snapshot);
@@ -118,14 +130,23 @@ impl Session<'_> {
         }
     }
 
-    /// What follows from a look, beside the work on feed and snapshot.
-    async fn control(&self, writer: &mut Writer<'_>, looked: &Looked) -> Result<Followed, Ended> {
-        self.follow_catalog(writer, looked.catalog, &looked.lost).await
-    }
-
     async fn snapshot(&self, writer: &Writer<'_>, keeper: &Keeper<'_>) -> Result<Snapshot, Ended> {
         let most = self.narrowings().most(Part::Snapshot);
         Ok(Snapshot::of(&writer.checkpoint, &writer.adopted, keeper.barrier.next(), most).await?)
+    }
+}
+
+/// What a look has found, for the controller.
+fn moment<'m>(writer: &'m Writer<'_>, keeper: &'m Keeper<'_>, looked: &'m Looked) -> Moment<'m> {
+    Moment {
+        adopted: &writer.adopted.applied,
+        revision: looked.catalog,
+        now_ms: looked.at,
+        current: &writer.checkpoint,
+        applied: keeper.applied(),
+        lost: &looked.lost,
+        passed: keeper.barrier.passed(),
+        next: keeper.barrier.next(),
     }
 }
 

@@ -108,12 +108,15 @@ fn start(servers: &Servers, source: &FakeSource) -> JoinHandle<Result<(), Servic
         lease: Duration::from_secs(3),
         tombstone_grace: Duration::from_secs(600),
         audit_interval: Duration::ZERO,
+        declared: Vec::new(),
+        is_declared: false,
     };
     let ports = ProducerPorts {
         source: Arc::new(source.clone()),
         journal: Arc::new(servers.streams.journal()),
         backlog: Arc::new(servers.streams.stream_log::<Change>(Stage::Raw)),
         targets: Arc::new(servers.targets()),
+        controller: None,
     };
     tokio::spawn(Producer::new(options, ports).run(CancellationToken::new()))
 }

@@ -154,6 +154,8 @@ impl World {
                     lease: TAKEN_OVER,
                     tombstone_grace: self.grace,
                     audit_interval: self.audit_interval,
+                    declared: Vec::new(),
+                    is_declared: false,
                 };
                 let mut target = self.target(&process);
                 Arc::make_mut(&mut target.declaration).text.template = self.template.clone();
@@ -162,6 +164,7 @@ impl World {
                     journal: Arc::new(streams.journal()),
                     backlog: Arc::new(streams.stream_log::<Change>(Stage::Raw)),
                     targets: Arc::new(Targets::fixed(&target)),
+                    controller: None,
                 };
                 tokio::spawn(Producer::new(options, ports).traced(tracer).run(shutdown))
             }

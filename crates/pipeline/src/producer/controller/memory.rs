@@ -1,0 +1,101 @@
+//! What a session remembers of each index between its steps.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tidewheel_core::catalog::{Compared, Generation, Index, State};
+use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::retry::Backoff;
+use tokio::time::Instant;
+
+use super::steps::{Effect, Outcome};
+
+/// The pause after a step that fails until a person acts, or a comparison without a result.
+const BLOCKED: Duration = Duration::from_secs(30);
+
+/// What the session remembers of an index.
+pub(super) struct Memory {
+    /// The last comparison: its generation, what that was due for, and the result.
+    compared: Option<(u32, u64, Compared)>,
+    /// Generations of which nothing is left but their entries in the catalog.
+    pub(super) deleted: BTreeSet<u32>,
+    /// What is to be recorded as the problem of a generation; `None` if its last step has succeeded.
+    problem: Option<(u32, Option<String>)>,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            compared: None,
+            deleted: BTreeSet::new(),
+            problem: None,
+            backoff: Backoff::for_servers(),
+            retry_at: None,
+        }
+    }
+}
+
+impl Memory {
+    /// The result of comparing a generation, if it is not due for anything else since.
+    pub(super) fn result_for(&self, number: u32, generation: &Generation) -> Option<&Compared> {
+        let (of, due, compared) = self.compared.as_ref()?;
+        (*of == number && *due == generation.due).then_some(compared)
+    }
+
+    /// Takes note of a step that has succeeded; `due` is what its generation was due for when it began.
+    pub(super) fn succeeded(&mut self, effect: Effect, due: Option<u64>, outcome: Outcome) {
+        self.backoff.reset();
+        self.retry_at = None;
+        self.problem = effect.generation().map(|number| (number, None));
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Compared(compared) => {
+                let generation = effect.generation().zip(due);
+                self.compared = generation.map(|(number, due)| (number, due, compared));
+            }
+            Outcome::Inconclusive => self.retry_at = Some(Instant::now() + BLOCKED),
+            Outcome::Deleted(number) => {
+                self.deleted.insert(number);
+            }
+        }
+    }
+
+    /// Takes note of a step that has failed.
+    pub(super) fn failed(&mut self, effect: Effect, error: &PortError) {
+        let mut pause = self.backoff.next_delay(error.retry_after);
+        if error.class != ErrorClass::Transient {
+            pause = BLOCKED;
+            let text = match &error.hint {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            };
+            self.problem = effect.generation().map(|number| (number, Some(text)));
+        }
+        self.retry_at = Some(Instant::now() + pause);
+    }
+
+    /// Whether the last step has failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.backoff.attempts() > 0
+    }
+
+    /// Whether the next step has to wait.
+    pub(super) fn must_wait(&self) -> bool {
+        self.retry_at.is_some_and(|at| at > Instant::now())
+    }
+
+    /// The index with the problem of its last step, once. The verdict of a comparison is left alone.
+    pub(super) fn problem_to_save(&mut self, index: &Index) -> Option<Index> {
+        let (number, problem) = self.problem.take()?;
+        let generation = index.generations.get(&number)?;
+        let is_judged = generation.state == State::Comparing && generation.compared.is_some();
+        if is_judged || generation.problem == problem {
+            return None;
+        }
+        let mut changed = index.clone();
+        changed.generations.get_mut(&number)?.problem = problem;
+        Some(changed)
+    }
+}
