@@ -136,9 +136,14 @@ fn transport(embedding: &Embedding) -> PortResult<Transport> {
     })
 }
 
-/// URL of the embedder, for messages.
+/// URL of the embedder of `[embedding]`, for messages.
 pub(crate) fn embedder_url(settings: &Settings) -> &str {
-    match &settings.embedding.provider {
+    url_of(&settings.embedding)
+}
+
+/// URL of an embedder, for messages.
+pub(crate) fn url_of(embedding: &Embedding) -> &str {
+    match &embedding.provider {
         Provider::Tidewheel { url, .. } | Provider::Remote { url, .. } => url,
     }
 }

@@ -7,7 +7,7 @@ use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
-use super::{CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners};
+use super::{CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, IndexFacts, Owners};
 use crate::exit::Failure;
 
 /// Minimum oplog window. A producer that is offline for longer has to take a new snapshot; a day covers a night and a slow
@@ -33,10 +33,18 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     reached(&mut report, "redis", &facts.redis_url, &facts.redis, redis);
     owner_of_redis(&mut report, &facts.owners);
     reached(&mut report, "embedder", &facts.embedder_url, &facts.embedder, embedder);
+    for (address, probed) in &facts.other_embedders {
+        reached(&mut report, "embedder", address, probed, embedder);
+    }
     reached(&mut report, "qdrant", &facts.qdrant_url, &facts.qdrant, |report, address, qdrant| {
         server(report, address, qdrant);
         let dimension = facts.embedder.as_ref().ok().and_then(EmbedderFacts::dimension).map(|count| count as u64);
-        collection(report, &facts.collection, qdrant.collection.as_ref(), dimension);
+        match &facts.indexes {
+            None => collection(report, &facts.collection, qdrant.collection.as_ref(), dimension),
+            Some(probed) => reached(report, "redis", &facts.redis_url, probed, |report, _, indexes| {
+                indexes.iter().for_each(|facts| index(report, facts));
+            }),
+        }
     });
     owner_of_collection(&mut report, &facts.collection, &facts.owners);
     if let Some(probed) = &facts.traces {
@@ -287,6 +295,18 @@ fn server(report: &mut Report, address: &str, facts: &QdrantFacts) {
     } else {
         let hint = "upgrade to 1.19 or newer, where a crash cannot apply a conditional write twice";
         doubtful(report, PART, format!("Qdrant {version} is supported, but outdated"), hint);
+    }
+}
+
+fn index(report: &mut Report, facts: &IndexFacts) {
+    const PART: &str = "qdrant";
+    match &facts.serving {
+        // Its model may differ from the declared one: that is a new generation.
+        Some((name, found)) => collection(report, name, found.as_ref(), None),
+        None => {
+            let hint = "`tidewheel run` applies the indexes of a new installation; otherwise run `tidewheel apply`";
+            doubtful(report, PART, format!("index {} has no collection yet", facts.name), hint);
+        }
     }
 }
 

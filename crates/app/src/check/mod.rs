@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
 use tidewheel_stores::mongo::MongoFacts;
-use tidewheel_stores::qdrant::QdrantFacts;
+use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
 use crate::exit::Failure;
@@ -26,9 +26,13 @@ pub(crate) struct Facts {
     pub(crate) redis: Result<RedisFacts, Failure>,
     pub(crate) embedder_url: String,
     pub(crate) embedder: Result<EmbedderFacts, Failure>,
+    /// The embedders of other declared indexes, with their addresses.
+    pub(crate) other_embedders: Vec<(String, Result<EmbedderFacts, Failure>)>,
     pub(crate) qdrant_url: String,
     pub(crate) collection: String,
     pub(crate) qdrant: Result<QdrantFacts, Failure>,
+    /// The declared indexes, as far as they were applied; `None` for the short form.
+    pub(crate) indexes: Option<Result<Vec<IndexFacts>, Failure>>,
     pub(crate) owners: Owners,
     /// `None` if tracing is off.
     pub(crate) traces: Option<Result<CollectorFacts, Failure>>,
@@ -43,6 +47,13 @@ pub(crate) struct Owners {
     pub(crate) redis: Option<Installation>,
     /// The owner recorded in the collection.
     pub(crate) collection: Option<CollectionMark>,
+}
+
+/// A declared index.
+pub(crate) struct IndexFacts {
+    pub(crate) name: String,
+    /// The collection that searches read, with its facts; `None` before it is created.
+    pub(crate) serving: Option<(String, Option<CollectionFacts>)>,
 }
 
 /// State of the embedder.

@@ -38,9 +38,11 @@ fn good() -> Facts {
         }),
         embedder_url: "http://127.0.0.1:8080".into(),
         embedder: Ok(running(384)),
+        other_embedders: Vec::new(),
         qdrant_url: "http://127.0.0.1:6334".into(),
         collection: "documents".into(),
         qdrant: Ok(QdrantFacts { title: "qdrant".into(), version: "1.19.0".into(), collection: Some(a_collection()) }),
+        indexes: None,
         owners: Owners::default(),
         traces: Some(Ok(CollectorFacts { address: "http://127.0.0.1:4318/v1/traces".into(), refused: None })),
     }
@@ -148,6 +150,29 @@ fn embedder_to_start_is_a_failure_only_if_its_model_mismatches() {
     assert!(absent[0].1.contains("m is not downloaded yet"), "{absent:?}");
     let other = verdicts(|facts| facts.embedder = Ok(to_start(Some(64))));
     assert_eq!(other.last().unwrap().0, CheckVerdict::Wrong, "{other:?}");
+}
+
+#[test]
+fn every_declared_index_and_its_embedder_are_checked() {
+    let index = |name: &str, serving| IndexFacts { name: name.into(), serving };
+    let declared = |facts: &mut Facts| {
+        let red = CollectionFacts { status: "red".into(), ..a_collection() };
+        facts.other_embedders = vec![("http://gpu-box:3000".into(), Err(Failure::new("refused by gpu-box")))];
+        facts.indexes = Some(Ok(vec![
+            index("tickets", Some(("tickets.g2".into(), Some(a_collection())))),
+            index("notes", Some(("notes.g1".into(), Some(red)))),
+            index("users", None),
+        ]));
+    };
+    let found = verdicts(declared);
+    let expected = [
+        (CheckVerdict::Wrong, "refused by gpu-box"),
+        (CheckVerdict::Wrong, "collection notes.g1 has status red: no reason given"),
+        (CheckVerdict::Doubtful, "index users has no collection yet"),
+    ];
+    assert_eq!(found, expected.map(|(verdict, message)| (verdict, message.to_owned())));
+    let unknown = verdicts(|facts| facts.indexes = Some(Err(Failure::new("no catalog"))));
+    assert_eq!(unknown, [(CheckVerdict::Wrong, "no catalog".to_owned())]);
 }
 
 fn running(dimension: usize) -> EmbedderFacts {

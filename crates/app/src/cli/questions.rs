@@ -100,6 +100,9 @@ Exit codes:
   1  at least one check failed
   2  invalid settings")]
 pub(crate) struct CheckArgs {
+    /// Check only the embedder and the collection of this index [default: all]
+    #[arg(long, value_name = "NAME", value_parser = index)]
+    pub(crate) index: Option<IndexName>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -1,18 +1,19 @@
 //! `tidewheel check`: tests every server with the operations that the services use, and reports problems.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use tidewheel_core::catalog::{Index, IndexName};
 use tidewheel_core::error::{Cause, PortError};
-use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
+use tidewheel_core::ports::{Embedders as _, Ownable as _, PortResult, Purpose, Registry as _};
 use tidewheel_ops::within;
 
-use crate::check::{self, CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners};
+use crate::check::{self, CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, IndexFacts, Owners};
 use crate::cli::{CheckArgs, Output};
-use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
-use crate::services;
-use crate::settings::{Settings, address};
+use crate::settings::{Embedding, Settings, address};
+use crate::{compose, connect, services};
 
 /// Maximum time for a server to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,11 +23,16 @@ const SAMPLE: &str = "The parcel arrived on Tuesday, and everything in it was wh
 
 /// Queries every server, judges the facts, and prints the findings.
 pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let (mongodb, redis, embedder, qdrant, owners, traces) = tokio::join!(
+    let embeddings = embeddings(settings, args.index.as_ref())?;
+    let (first, others) =
+        embeddings.split_first().map_or((&settings.embedding, &[][..]), |(first, others)| (*first, others));
+    let (mongodb, redis, embedder, other_embedders, qdrant, indexes, owners, traces) = tokio::join!(
         mongodb(settings),
         within(TIMEOUT, redis(settings)),
-        embedder(settings),
+        embedder(settings, first),
+        embedders(settings, others),
         within(TIMEOUT, qdrant(settings)),
+        indexes(settings, args.index.as_ref()),
         owners(settings),
         traces(settings)
     );
@@ -35,11 +41,13 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
         mongodb,
         redis_url: address::shown(settings.redis.url.reveal()),
         redis: redis.map_err(failure),
-        embedder_url: address::shown(connect::embedder_url(settings)),
+        embedder_url: address::shown(connect::url_of(first)),
         embedder,
+        other_embedders,
         qdrant_url: address::shown(settings.qdrant.url.reveal()),
         collection: settings.qdrant.collection.clone(),
         qdrant: qdrant.map_err(failure),
+        indexes,
         owners,
         traces,
     };
@@ -100,26 +108,77 @@ async fn owners(settings: &Settings) -> Owners {
     let redis = within(TIMEOUT, async { connect::redis(settings)?.installation().await });
     let collection = within(TIMEOUT, async { connect::index(settings)?.mark().await });
     let (source, redis, collection) = tokio::join!(source, redis, collection);
-    Owners { source, redis: redis.ok().flatten(), collection: collection.ok() }
+    // `installation show` names the owners of declared indexes' collections.
+    let collection = collection.ok().filter(|_| !settings.is_declared());
+    Owners { source, redis: redis.ok().flatten(), collection }
 }
 
-async fn embedder(settings: &Settings) -> Result<EmbedderFacts, Failure> {
-    let answer = within(TIMEOUT, running_embedder(settings)).await;
+/// The embeddings of the declared indexes, or of one of them; that of the short form otherwise.
+fn embeddings<'a>(settings: &'a Settings, index: Option<&IndexName>) -> Result<Vec<&'a Embedding>, Failure> {
+    let declared = settings.declarations();
+    let wanted = || declared.iter().filter(|declaration| index.is_none_or(|name| *name == declaration.name));
+    if let Some(name) = index.filter(|_| wanted().next().is_none()) {
+        let names: Vec<&str> = declared.iter().map(|declaration| declaration.name.as_str()).collect();
+        return Err(Failure::new(format!("invalid --index {:?}: expected one of {}", name.as_str(), names.join(", "))));
+    }
+    let names: BTreeSet<&str> = wanted().map(|declaration| declaration.embedding.name.as_str()).collect();
+    Ok(names.into_iter().filter_map(|name| settings.embedding_of(name)).collect())
+}
+
+async fn embedders(settings: &Settings, others: &[&Embedding]) -> Vec<(String, Result<EmbedderFacts, Failure>)> {
+    let mut all = Vec::with_capacity(others.len());
+    for embedding in others {
+        all.push((address::shown(connect::url_of(embedding)), embedder(settings, embedding).await));
+    }
+    all
+}
+
+async fn embedder(settings: &Settings, embedding: &Embedding) -> Result<EmbedderFacts, Failure> {
+    let answer = within(TIMEOUT, running_embedder(settings, embedding)).await;
     let unreachable = matches!(&answer, Err(error) if error.cause == Cause::Unreachable);
-    if unreachable && !settings.embedding.elsewhere {
-        let dimension = services::rehearse_embedder(&settings.embedder).await?;
-        return Ok(EmbedderFacts::ToStart { model: settings.embedder.model.clone(), dimension });
+    if unreachable && !embedding.elsewhere {
+        let dimension = services::rehearse_embedder(settings, &embedding.model).await?;
+        return Ok(EmbedderFacts::ToStart { model: embedding.model.clone(), dimension });
     }
     answer.map_err(failure)
 }
 
-async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
-    let embedder = connect::embedder(settings, Some(TIMEOUT))?;
+async fn running_embedder(settings: &Settings, embedding: &Embedding) -> PortResult<EmbedderFacts> {
+    let embedder = match settings.is_declared() {
+        // The server of the short form decides which model embeds.
+        false => connect::embedder(settings, Some(TIMEOUT))?,
+        true => connect::embedders(settings)?.of(&embedding.spec())?,
+    };
     let info = embedder.info().await?;
     let begun = Instant::now();
     let vectors = embedder.embed(&[SAMPLE.to_owned()], Purpose::Query).await?;
     let (dimension, latency) = (vectors.dimension(), begun.elapsed());
     Ok(EmbedderFacts::Running { model: info.model, dimension, latency, computes: embedder.details().await? })
+}
+
+/// The declared indexes, as far as they were applied; `None` for the short form.
+async fn indexes(settings: &Settings, index: Option<&IndexName>) -> Option<Result<Vec<IndexFacts>, Failure>> {
+    if !settings.is_declared() {
+        return None;
+    }
+    Some(within(TIMEOUT, applied(settings, index)).await.map_err(failure))
+}
+
+async fn applied(settings: &Settings, index: Option<&IndexName>) -> PortResult<Vec<IndexFacts>> {
+    let catalog = compose::catalog(settings, &connect::redis(settings)?).read().await?;
+    let mut all = Vec::with_capacity(settings.indexes.len());
+    for declaration in settings.indexes.iter().filter(|one| index.is_none_or(|name| *name == one.name)) {
+        let applied = catalog.indexes.get(&declaration.name);
+        let serving = match applied.and_then(Index::serving_generation) {
+            Some((_, generation)) => {
+                let facts = connect::index_of(settings, &generation.collection)?.inspect().await?;
+                Some((generation.collection.clone(), facts.collection))
+            }
+            None => None,
+        };
+        all.push(IndexFacts { name: declaration.name.to_string(), serving });
+    }
+    Ok(all)
 }
 
 async fn traces(settings: &Settings) -> Option<Result<CollectorFacts, Failure>> {

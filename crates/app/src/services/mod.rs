@@ -29,7 +29,7 @@ use crate::overview::gauges::Gauges;
 use crate::settings::{Listen, Settings};
 use crate::{compose, connect, console, signals};
 
-pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedder};
+pub(crate) use embedder::{Fetch, find_models, rehearse as rehearse_embedder};
 pub(crate) use ownership::{guard, while_owned};
 use stages::process_name;
 pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};

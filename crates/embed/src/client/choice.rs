@@ -22,6 +22,11 @@ pub(super) fn choose(spec: &EmbeddingSpec, served: &[ServedModel]) -> Option<usi
     fitting.min_by_key(|(_, model)| rank(model)).map(|(place, _)| place)
 }
 
+/// Whether one of the models that a server lists, the default one first, fits the specification.
+pub fn serves(served: &[ServedModel], spec: &EmbeddingSpec) -> bool {
+    choose(spec, served).is_some()
+}
+
 fn fits(spec: &EmbeddingSpec, model: &ServedModel) -> bool {
     is_model(&spec.model, &model.model)
         && rounding(model.precision) == spec.rounding

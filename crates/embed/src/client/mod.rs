@@ -20,5 +20,6 @@ mod tidewheel;
 mod tokens;
 
 pub use api::Api;
+pub use choice::serves;
 pub use remote::{RemoteClient, RemoteOptions};
 pub use tidewheel::{ClientOptions, TidewheelClient};

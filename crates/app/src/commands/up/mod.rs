@@ -30,6 +30,10 @@ const DATABASE: &str = "demo";
 
 /// Runs until a signal, or with `--exit` until the demo is done.
 pub(crate) async fn run(args: &UpArgs, loaded: &Loaded, measurements: Measurements) -> Result<Answer, Failure> {
+    if args.demo && loaded.settings.is_declared() {
+        return Err(Failure::new("--demo requires the short form of one index")
+            .with_hint("run `tidewheel up` without --demo, or with a settings file without [[index]]"));
+    }
     let data = local_data::directory(loaded.settings.local.data.as_deref())?;
     printer::message(styled(DIM, format_args!("data: {}", data.display())));
     for (key, server) in [("mongodb.uri", "MongoDB"), ("redis.url", "Redis")] {
@@ -80,14 +84,14 @@ async fn start_stack(data: &Path, loaded: &Loaded, key: Option<ApiKey>) -> Resul
         options.qdrant = QdrantSource::Elsewhere;
     }
     let stack = async { Stack::start(options, &provisioner, report.clone()).await.map_err(|error| failure(&error)) };
-    // Downloaded in parallel with the servers; the embedder then finds it in the cache.
-    let model = async {
-        if settings.embedding.elsewhere {
+    // Downloaded in parallel with the servers; the embedder then finds them in the cache.
+    let models = async {
+        if !settings.embeds_here() {
             return Ok(());
         }
-        services::find_model(&settings.embedder.model, report.clone()).await.map(drop)
+        services::find_models(settings, report.clone()).await
     };
-    let (stack, ()) = tokio::try_join!(stack, model)?;
+    let (stack, ()) = tokio::try_join!(stack, models)?;
     Ok(stack)
 }
 
@@ -166,7 +170,7 @@ fn stack_settings(loaded: &Loaded, stack: &Stack, key: Option<&ApiKey>) -> Vec<(
 /// Fails before any download if an address is in use.
 async fn check_addresses(settings: &Settings, kinds: &[Kind]) -> Result<(), Failure> {
     let operations = services::operations_address(settings, kinds);
-    let embedder = (!settings.embedding.elsewhere).then(|| settings.embedder.listen.clone());
+    let embedder = settings.embeds_here().then(|| settings.embedder.listen.clone());
     let console = match &settings.console.listen {
         Listen::At(address) => Some(address.clone()),
         // Without an explicit address any other port will do.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tidewheel_core::identity::Namespace;
 use tidewheel_local::stack::{ApiKey, Stack};
 
 use crate::connect;
@@ -16,10 +17,9 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, bound: Bound, key_fi
         printer::data(format_args!("  {what:<11} {address:<42} {}", styled(DIM, note)));
     };
     printer::data(styled(STRONG, "tidewheel is up"));
-    let database = settings.mongodb.database.as_deref().unwrap_or_default();
-    row("MongoDB", &stack.mongodb_uri(), &format!("database {database}"));
+    row("MongoDB", &stack.mongodb_uri(), &source(settings));
     row("Redis", &stack.redis_url(), "both streams");
-    let collection = format!("collection {}", settings.qdrant.collection);
+    let collection = collections(settings);
     if let Some(http) = stack.qdrant_http_url() {
         row("Qdrant", &http, &format!("REST; {collection}"));
         row("", settings.qdrant.url.reveal(), "gRPC");
@@ -29,7 +29,7 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, bound: Bound, key_fi
     } else {
         row("Qdrant", &address::shown(settings.qdrant.url.reveal()), &format!("external; {collection}"));
     }
-    let model = if settings.embedding.elsewhere { "external" } else { &settings.embedder.model };
+    let model = if settings.embeds_here() { settings.embedder.model.as_str() } else { "external" };
     row("Embedder", &address::shown(connect::embedder_url(settings)), model);
     if let Some(address) = bound.operations {
         row("Operations", &format!("http://{}", reachable(&address.to_string())), "/ready, /health, /metrics");
@@ -42,14 +42,21 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, bound: Bound, key_fi
 /// Prints the next commands.
 pub(super) fn commands(settings: &Settings, stack: &Stack, bound: Bound, key_file: Option<&Path>) {
     let this = std::env::args().next().unwrap_or_else(|| "tidewheel".into());
-    let database = settings.mongodb.database.as_deref().unwrap_or_default();
-    let collection = &settings.qdrant.collection;
+    let declarations = settings.declarations();
+    let first = declarations.first().filter(|_| settings.is_declared());
+    let collection = first.map_or(settings.qdrant.collection.as_str(), |index| index.name.as_str());
+    let index = first.filter(|_| declarations.len() > 1).map(|index| format!(" --index {}", index.name));
+    let index = index.unwrap_or_default();
+    let example = first
+        .and_then(|index| index.source.exact())
+        .unwrap_or_else(|| Namespace::new(settings.mongodb.database.as_deref().unwrap_or_default(), "tickets"));
+    let (database, tickets) = (example.database(), example.collection());
     printer::data(format_args!("\n{}", styled(STRONG, "Next steps, in another terminal:")));
     let mut lines = vec![
-        format!("{this} search \"nobody has paid us yet\"{}", for_search(settings, key_file)),
+        format!("{this} search \"nobody has paid us yet\"{index}{}", for_search(settings, key_file)),
         format!("{this} status --watch{}", for_status(settings, stack, key_file)),
         format!(
-            "mongosh {:?} --eval 'db.getSiblingDB({database:?}).tickets.insertOne({{subject: \"…\", content: \"…\"}})'",
+            "mongosh {:?} --eval 'db.getSiblingDB({database:?}).{tickets}.insertOne({{subject: \"…\", content: \"…\"}})'",
             stack.mongodb_uri()
         ),
         format!("redis-cli -p {} XLEN raw_document_changes", stack.redis.port()),
@@ -59,7 +66,7 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, bound: Bound, key_fil
         let key = key_file.map_or_else(String::new, |file| format!(" -H \"api-key: $(cat {})\"", file.display()));
         lines.push(format!("curl -s{key} {http}/collections/{collection}"));
     }
-    if !settings.embedding.elsewhere {
+    if settings.embeds_here() {
         let url = connect::embedder_url(settings);
         lines.push(format!("curl -s {url}/encode -H 'content-type: application/json' -d '{{\"text\": \"hello\"}}'"));
     }
@@ -69,6 +76,24 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, bound: Bound, key_fil
     for line in lines {
         printer::exactly(format_args!("  {line}"));
     }
+}
+
+/// What is read from MongoDB.
+fn source(settings: &Settings) -> String {
+    if settings.is_declared() {
+        let sources = settings.indexes.iter().flat_map(|index| index.source.patterns()).map(ToString::to_string);
+        return sources.collect::<Vec<_>>().join(", ");
+    }
+    format!("database {}", settings.mongodb.database.as_deref().unwrap_or_default())
+}
+
+/// What searches read in Qdrant.
+fn collections(settings: &Settings) -> String {
+    if settings.is_declared() {
+        let names = settings.indexes.iter().map(|index| index.name.as_str());
+        return format!("aliases {}", names.collect::<Vec<_>>().join(", "));
+    }
+    format!("collection {}", settings.qdrant.collection)
 }
 
 /// The flag for an address on another than the default port; empty for the default port.
@@ -98,12 +123,13 @@ fn for_key(settings: &Settings, key_file: Option<&Path>) -> String {
 
 /// Flags for `status`.
 fn for_status(settings: &Settings, stack: &Stack, key_file: Option<&Path>) -> String {
-    let database = settings.mongodb.database.as_deref().unwrap_or_default();
+    let database = settings.mongodb.database.as_deref().map(|name| format!(" --database {name}"));
+    let database = database.unwrap_or_default();
     let mongodb = match stack.mongodb_uri() {
         uri if uri.contains(":27017/") => String::new(),
         // Quoted because of `&`.
         uri => format!(" --mongodb-uri '{uri}'"),
     };
     let redis = flag("--redis-url", &stack.redis_url(), ":6379");
-    format!(" --database {database}{mongodb}{redis}{}", for_search(settings, key_file))
+    format!("{database}{mongodb}{redis}{}", for_search(settings, key_file))
 }
