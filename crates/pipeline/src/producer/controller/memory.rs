@@ -13,6 +13,9 @@ use super::steps::{Effect, Outcome};
 /// The pause after a step that fails until a person acts, or a comparison without a result.
 const BLOCKED: Duration = Duration::from_secs(30);
 
+/// The time after which a step that has succeeded may be repeated, if its effect is still missing.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// What the session remembers of an index.
 pub(super) struct Memory {
     /// The last comparison: its generation, what that was due for, and the result.
@@ -21,6 +24,8 @@ pub(super) struct Memory {
     pub(super) deleted: BTreeSet<u32>,
     /// What is to be recorded as the problem of a generation; `None` if its last step has succeeded.
     problem: Option<(u32, Option<String>)>,
+    /// The last step that has succeeded.
+    done: Option<(Effect, Instant)>,
     backoff: Backoff,
     retry_at: Option<Instant>,
 }
@@ -31,6 +36,7 @@ impl Default for Memory {
             compared: None,
             deleted: BTreeSet::new(),
             problem: None,
+            done: None,
             backoff: Backoff::for_servers(),
             retry_at: None,
         }
@@ -49,6 +55,7 @@ impl Memory {
         self.backoff.reset();
         self.retry_at = None;
         self.problem = effect.generation().map(|number| (number, None));
+        self.done = Some((effect, Instant::now()));
         match outcome {
             Outcome::Done => {}
             Outcome::Compared(compared) => {
@@ -81,9 +88,10 @@ impl Memory {
         self.backoff.attempts() > 0
     }
 
-    /// Whether the next step has to wait.
-    pub(super) fn must_wait(&self) -> bool {
-        self.retry_at.is_some_and(|at| at > Instant::now())
+    /// Whether this step has to wait.
+    pub(super) fn must_wait(&self, next: Effect) -> bool {
+        let is_repeated = self.done.is_some_and(|(effect, at)| effect == next && at.elapsed() < AGAIN);
+        is_repeated || self.retry_at.is_some_and(|at| at > Instant::now())
     }
 
     /// The index with the problem of its last step, once. The verdict of a comparison is left alone.

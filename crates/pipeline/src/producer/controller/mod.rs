@@ -219,7 +219,7 @@ impl Controller {
             Step::Delete(number) => Effect::Delete(number),
         };
         let lane = (name.clone(), effect.generation().filter(|_| effect.takes_long()));
-        if memory.must_wait() || self.running.contains_key(&lane) {
+        if memory.must_wait(effect) || self.running.contains_key(&lane) {
             return;
         }
         let record = effect.generation().and_then(|number| records.get(&number).cloned());

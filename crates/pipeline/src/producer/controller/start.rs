@@ -84,8 +84,8 @@ async fn save_first(tools: &Tools, catalog: &Catalog) -> PortResult<Appended> {
 /// Restores the catalog from the records of the collections; returns whether there are any.
 async fn restores(tools: &Tools, is_declared: bool) -> PortResult<bool> {
     let found = match recorded(tools).await {
-        // As before there were catalogs, local settings work while the index is unavailable.
-        Err(error) if !is_declared && error.class == ErrorClass::Transient => {
+        // As before there were catalogs, local settings work without the index.
+        Err(error) if !is_declared => {
             warn!("failed to look for indexes that were applied before, continuing without them: {error}");
             return Ok(false);
         }

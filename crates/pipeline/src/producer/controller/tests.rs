@@ -3,6 +3,7 @@
 mod bench;
 mod crashes;
 mod resting;
+mod session;
 mod starts;
 
 use std::time::Duration;

@@ -263,7 +263,7 @@ impl Bench {
     }
 
     /// Reports the models of new generations, as a processor does.
-    async fn identify(&self) {
+    pub(super) async fn identify(&self) {
         let store = self.streams().catalog();
         let (catalog, now_ms) = store.load().await.unwrap();
         let mut changes = Vec::new();
