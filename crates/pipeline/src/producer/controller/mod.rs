@@ -263,15 +263,14 @@ impl Controller {
         self.rests.update(catalog, moment.flow(), is_busy, is_between);
     }
 
-    /// Whether the plain collection of an index is deleted, or may be, and the alias that replaces it does not exist.
+    /// Whether the plain collection of an index is deleted, or may be, and the move that replaced it is not recorded.
     fn is_between(&self, name: &IndexName, index: &Index) -> bool {
         let Some(from) = index.switching.filter(|switch| switch.plain).and_then(|switch| switch.from) else {
             return false;
         };
-        let seen = self.observer.seen();
-        let exists = index.generations.get(&from).is_some_and(|from| seen.collections.contains(&from.collection));
-        let has_alias = seen.aliases.contains_key(name.as_str());
-        self.observer.records(name, index).is_none() || !(exists || has_alias)
+        let collections = &self.observer.seen().collections;
+        let exists = index.generations.get(&from).is_some_and(|from| collections.contains(&from.collection));
+        self.observer.records(name, index).is_none() || !exists
     }
 
     /// Continues what is running; returns when some of it has ended, so that a look can decide what follows. Cancel-safe.

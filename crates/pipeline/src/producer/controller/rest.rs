@@ -98,7 +98,8 @@ impl Rests {
     }
 
     /// Ends the rest if the alias has moved, cannot move any more, or the limit is reached. `is_busy`: a step of the index
-    /// is running. `is_between`: its plain collection is deleted, and the alias does not exist yet.
+    /// is running. `is_between`: its plain collection is deleted, and the catalog does not state it yet: what is routed to
+    /// it would create it again, or reach the new collection through the alias.
     pub(super) fn update(&mut self, catalog: &Catalog, flow: Flow, is_busy: bool, is_between: bool) {
         self.paces.retain(|name, _| catalog.indexes.get(name).is_some_and(may_move));
         self.expired.retain(|name| catalog.indexes.get(name).is_some_and(|index| index.switching.is_some()));
