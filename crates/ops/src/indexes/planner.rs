@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidewheel_core::catalog::{
     Action, ApplyOptions, Catalog, Choice, Declaration, IndexAction, IndexName, Needs, Part, Rows, Selector, Submitted,
-    submit,
+    TargetId, submit,
 };
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{Coverage, Embedders, PortResult, Source};
@@ -132,6 +132,9 @@ async fn submission(
     models: &mut Models<'_>,
 ) -> PortResult<Submitted> {
     let collections = ports.collections.list().await?.collections;
+    if base.is_new {
+        refuse_lost_catalog(ports, &collections, &request.declared).await?;
+    }
     let mut options = ApplyOptions { collections, adopt: !request.short_form, ..request.options.clone() };
     let submitted = |options: &ApplyOptions| {
         submit(&base.catalog, &request.declared, &Choice::Declared(options.clone()), base.look.now_ms)
@@ -146,6 +149,28 @@ async fn submission(
     }
     // A model that returns the vectors of the earlier one needs no new generation.
     Ok(if options.reported.is_empty() { first } else { submitted(&options) })
+}
+
+/// Fails if collections hold the declared indexes although no catalog states that: Redis was wiped, and a producer restores
+/// the catalog from the records.
+async fn refuse_lost_catalog(
+    ports: &IndexesPorts,
+    collections: &BTreeSet<String>,
+    declared: &[Declaration],
+) -> PortResult<()> {
+    for name in collections {
+        let target = name.parse::<TargetId>().ok();
+        let is_declared = target.is_some_and(|target| declared.iter().any(|one| one.name == target.index));
+        if is_declared && ports.collections.open(name).record().await?.is_some() {
+            return Err(PortError::fatal(format!(
+                "collection {name:?} holds an index that was applied, but Redis has no catalog"
+            ))
+            .with_hint(
+                "start the producer: it restores the catalog from the collections, or applies the declarations",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What the source refuses: filters, kinds of collections, missing rights.

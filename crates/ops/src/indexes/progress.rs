@@ -79,6 +79,9 @@ pub struct Progress {
     /// Why it does not advance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Whether the problem is the result of a comparison, which is not made again without an operator.
+    #[serde(skip)]
+    pub is_judged: bool,
 }
 
 impl Progress {
@@ -93,6 +96,7 @@ impl Progress {
             per_second: None,
             seconds_left: None,
             problem: None,
+            is_judged: false,
         }
     }
 
@@ -149,7 +153,8 @@ pub(super) fn progress(name: &IndexName, index: Option<&Index>, facts: &Facts<'_
             State::Ready => Progress::new(name, Some(*number), if is_held { Step::Held } else { Step::Ready }),
             _ => filling(name.target(*number), facts),
         };
-        return Progress { problem: generation.problem.clone(), ..progress };
+        let is_judged = generation.state == State::Comparing && generation.compared.is_some();
+        return Progress { problem: generation.problem.clone(), is_judged, ..progress };
     }
     let serving = index.serving_generation();
     if let Some((number, generation)) = serving.filter(|(_, generation)| !generation.is_filled()) {

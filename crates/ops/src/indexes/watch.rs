@@ -18,8 +18,9 @@ use crate::overview::rates::Rate;
 /// Interval between two looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How long a problem that the producer may overcome, or a catalog without the submission, is waited out.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a problem that may be solved meanwhile, or a catalog without the submission, is waited out: long enough for the
+/// producer to repeat a step that needs a person.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,8 +184,7 @@ impl Memory {
         for progress in all {
             let Some(problem) = &progress.problem else { continue };
             let since = *self.problems.entry(progress.index.clone()).or_insert_with(Instant::now);
-            // A comparison is judged once; everything else is tried again.
-            if progress.step == Step::Comparing || since.elapsed() >= PATIENCE {
+            if progress.is_judged || since.elapsed() >= PATIENCE {
                 return Some(Watched::Failed { index: progress.index.clone(), problem: problem.clone() });
             }
         }
@@ -200,7 +200,7 @@ impl Memory {
 mod tests {
     use std::sync::Mutex;
 
-    use tidewheel_core::catalog::State;
+    use tidewheel_core::catalog::{Compared, State};
     use tidewheel_core::ports::{CollectionAdmin as _, IndexWriter as _, Journal as _};
     use tidewheel_testkit::contracts::samples::checkpoint;
     use tidewheel_testkit::fakes::faults::Fault;
@@ -267,7 +267,9 @@ mod tests {
         let servers = Servers::new();
         let mut applied = catalog(7, &[("tickets", State::Comparing)]);
         let tickets_index = applied.indexes.get_mut(&index("tickets")).unwrap();
-        tickets_index.generations.get_mut(&1).unwrap().problem = Some("3 documents differ".to_owned());
+        let generation = tickets_index.generations.get_mut(&1).unwrap();
+        generation.problem = Some("3 documents differ".to_owned());
+        generation.compared = Some(Compared::default());
         servers.apply(&applied).await;
         let ports = ports(&servers);
         let begun = Instant::now();

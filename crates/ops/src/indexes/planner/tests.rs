@@ -1,6 +1,6 @@
 use serde_json::json;
 use tidewheel_core::catalog::{EmbedderIdentity, State};
-use tidewheel_core::ports::{CatalogStore as _, IndexWriter as _, Journal as _, SourceFilter};
+use tidewheel_core::ports::{CatalogStore as _, CollectionAdmin as _, IndexWriter as _, Journal as _, SourceFilter};
 use tidewheel_core::report::FORMAT;
 use tidewheel_testkit::contracts::samples::checkpoint;
 use tidewheel_testkit::fakes::embedder::FakeEmbedder;
@@ -92,6 +92,23 @@ async fn new_installation_creates_and_fills_its_indexes() {
     let again = world.plan(vec![declaration("tickets")]).await;
     assert!(!again.plan.todo && again.plan.running.len() == 1, "{again:?}");
     assert_eq!(save(&world.ports, &again, false).await.unwrap(), Submission::Saved, "nothing had to be saved");
+}
+
+#[tokio::test]
+async fn wiped_store_is_restored_by_the_producer() {
+    let world = World::new();
+    let collection = world.servers.collections.index("tickets.g2");
+    collection.prepare(DIMENSION).await.unwrap();
+    assert!(world.try_plan(&request(vec![declaration("tickets")])).await.is_ok(), "a collection without a record");
+    let mut lost = catalog(7, &[("tickets", State::Serving)]);
+    let tickets = lost.indexes.get_mut(&index("tickets")).unwrap();
+    let first = tickets.generations.remove(&1).unwrap();
+    tickets.generations.insert(2, first);
+    let record = tickets.record(&index("tickets"), 2, 7).unwrap();
+    collection.set_record(&record).await.unwrap();
+    let error = world.try_plan(&request(vec![declaration("tickets")])).await.unwrap_err();
+    assert!(error.message.contains("\"tickets.g2\"") && error.hint.is_some(), "{error}");
+    assert!(world.try_plan(&request(vec![declaration("notes")])).await.is_ok());
 }
 
 #[tokio::test]
