@@ -29,7 +29,10 @@ const MEMORY_SHARE: f64 = 0.8;
 /// Returns the findings, in pipeline order.
 pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut report = Vec::new();
-    reached(&mut report, "mongodb", &facts.mongodb_uri, &facts.mongodb, mongodb);
+    let selected_by = if facts.indexes.is_some() { "index.source" } else { "mongodb.collection" };
+    reached(&mut report, "mongodb", &facts.mongodb_uri, &facts.mongodb, |report, address, facts| {
+        mongodb(report, address, facts, selected_by);
+    });
     reached(&mut report, "redis", &facts.redis_url, &facts.redis, redis);
     owner_of_redis(&mut report, &facts.owners);
     reached(&mut report, "embedder", &facts.embedder_url, &facts.embedder, embedder);
@@ -131,7 +134,8 @@ fn traces(report: &mut Report, _: &str, facts: &CollectorFacts) {
     }
 }
 
-fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
+/// `selected_by` is the setting that selects collections.
+fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts, selected_by: &str) {
     const PART: &str = "mongodb";
     let version = &facts.version;
     if at_least(version, MONGODB) {
@@ -184,10 +188,12 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
     }
     let count: u64 = facts.collections.iter().map(|(_, count)| count).sum();
     if !facts.passed_over.is_empty() {
-        let message = format!("mongodb.collection selects {}", none_of(&facts.passed_over));
-        wrong(report, PART, message, "correct mongodb.collection: a name, or a pattern such as \"tickets_*\"");
+        let message = format!("{selected_by} selects {}", none_of(&facts.passed_over));
+        let hint = format!("correct {selected_by}: a name, or a pattern such as \"tickets_*\"");
+        wrong(report, PART, message, hint);
     } else if facts.collections.is_empty() {
-        let hint = "expected if they will be created later; otherwise check mongodb.database and mongodb.collection";
+        let hint =
+            format!("expected if they will be created later; otherwise check mongodb.database and {selected_by}");
         doubtful(report, PART, "no selected collection exists", hint);
     } else {
         right(report, PART, format!("selected collections: {}, about {}", facts.collections.len(), documents(count)));

@@ -45,10 +45,6 @@ pub(crate) fn run(cli: Cli, measurements: Measurements) -> Result<Answer, Failur
     let settings = &loaded.settings;
     logging::start(&settings.log, default_level(&cli.command));
     warn(&loaded, &cli.command);
-    if settings.is_declared() {
-        return Err(Failure::new("[[index]] is not supported by this command yet")
-            .with_hint("declare one index with mongodb.collection, [documents] and qdrant.collection"));
-    }
     // Used by every TLS connection of the process. Fails only if a library has installed the same provider before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()

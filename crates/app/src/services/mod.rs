@@ -3,6 +3,7 @@
 //! Each service is a task that waits for its servers on its own. A permanent failure of one stops all; so do SIGTERM and Ctrl-C,
 //! with [`GRACE`] to finish. A second signal ends the process immediately.
 
+mod declared;
 mod embedder;
 mod operations;
 mod ownership;
@@ -145,6 +146,12 @@ impl Services {
         };
         if measurements == Measurements::On {
             services.tasks.spawn(publisher.run(shutdown.clone()));
+        }
+        // Parts of the short form may be in the settings of other services.
+        let declares = settings.is_declared() || settings.mongodb.database.is_some();
+        if declares && kinds.iter().any(|kind| *kind != Kind::Embedder) {
+            let redis = connect::redis(settings)?;
+            services.tasks.spawn(declared::watch(settings.clone(), redis, shutdown.clone()));
         }
         // Single services leave the console to `tidewheel console`, since many may run with the same settings.
         let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };

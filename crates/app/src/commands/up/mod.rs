@@ -161,7 +161,7 @@ fn stack_settings(loaded: &Loaded, stack: &Stack, key: Option<&ApiKey>) -> Vec<(
         settings.push(("qdrant.api_key_file", String::new()));
         settings.push(("qdrant.api_key", key.reveal().to_owned()));
     }
-    if loaded.settings.mongodb.database.is_none() {
+    if loaded.settings.mongodb.database.is_none() && !loaded.settings.is_declared() {
         settings.push(("mongodb.database", DATABASE.to_owned()));
     }
     settings
