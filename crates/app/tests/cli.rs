@@ -47,6 +47,9 @@ fn help_of_every_command() {
         &["console"],
         &["monitor"],
         &["check"],
+        &["plan"],
+        &["apply"],
+        &["rollback"],
         &["replay"],
         &["inspect"],
         &["wait"],
@@ -193,6 +196,31 @@ fn commands_exit_with_2_when_servers_are_unreachable() {
     let search = tidewheel(&[&["search", "anything"], &NOWHERE[..]].concat());
     assert_eq!((search.code, search.out.as_str()), (2, ""));
     assert!(search.err.contains("error: ") && search.err.contains("hint: "), "{}", search.err);
+    for command in
+        [&["plan"][..], &["plan", "--output", "json"], &["apply", "--yes"], &["rollback", "tickets", "--yes"]]
+    {
+        let ran = tidewheel(&[command, &NOWHERE[..]].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{command:?}: {}", ran.err);
+        assert!(ran.err.contains("127.0.0.1:2") && ran.err.contains("hint: "), "{command:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn commands_accept_declared_indexes() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = "[[index]]\nname = \"tickets\"\nsource = \"shop.tickets\"\n[[index]]\nname = \"notes\"\nsource = \"crm.notes\"\n";
+    std::fs::write(directory.path().join("tidewheel.toml"), file).unwrap();
+    // Without the database, which the declarations name.
+    let nowhere = &NOWHERE[..NOWHERE.len() - 2];
+    for command in [&["plan"][..], &["apply", "--index", "notes"], &["search", "text", "--index", "tickets"], &["wait"]]
+    {
+        let ran = tidewheel_in(&directory, &[command, nowhere].concat(), &[]);
+        assert_eq!(ran.code, 2, "{command:?}: {}", ran.err);
+        assert!(ran.err.contains("127.0.0.1:"), "{command:?}: {}", ran.err);
+    }
+    let unknown = tidewheel_in(&directory, &[&["check", "--index", "users"][..], nowhere].concat(), &[]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("invalid --index \"users\": expected one of tickets, notes"), "{}", unknown.err);
 }
 
 #[test]
