@@ -6,12 +6,12 @@ use bson::spec::BinarySubtype;
 use bson::{Bson, Document};
 use serde_json::{Map, Value};
 
-/// Fails with the first differing path. Points after the first may omit large values that they list as omitted; `…`
-/// marks an incomplete list, and then any large value except `_id` may be missing.
-pub(super) fn compare(document: &Document, payload: &Map<String, Value>, first: bool) -> Result<(), String> {
+/// Fails with the first differing path. A point that need not be `complete` may omit large values that it lists as
+/// omitted; `…` marks an incomplete list, and then any large value except `_id` may be missing.
+pub(super) fn compare(document: &Document, payload: &Map<String, Value>, complete: bool) -> Result<(), String> {
     let omitted = payload.get("_tidewheel").and_then(|reserved| reserved.get("omitted"));
-    if first && omitted.is_some() {
-        return Err("the first point omits values".to_owned());
+    if complete && omitted.is_some() {
+        return Err("a point that carries all fields omits values".to_owned());
     }
     let omitted: Vec<&str> =
         omitted.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
