@@ -238,3 +238,35 @@ fn detail(plan: &Plan) -> String {
     let changes: Vec<String> = changed.map(of).collect();
     if changes.is_empty() { "declarations replace the short form".to_owned() } else { changes.join(", ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn last_line_of_json_has_the_result_and_the_revision() {
+        let line = |followed: &Followed| serde_json::to_value(Ended { followed, revision: 7 }).unwrap();
+        assert_eq!(line(&Followed::Done), json!({"result": "done", "revision": 7}));
+        assert_eq!(line(&Followed::TimedOut), json!({"result": "timed_out", "revision": 7}));
+        let failed = Followed::Failed { index: "tickets".to_owned(), problem: "3 documents differ".to_owned() };
+        assert_eq!(
+            line(&failed),
+            json!({"result": "failed", "index": "tickets", "problem": "3 documents differ", "revision": 7})
+        );
+    }
+
+    #[test]
+    fn exit_code_depends_on_the_end() {
+        for (followed, answer) in [
+            (Followed::Done, Answer::Fine),
+            (Followed::Interrupted, Answer::No),
+            (Followed::TimedOut, Answer::No),
+            (Followed::Lost, Answer::Unknown),
+            (Followed::Failed { index: "a".to_owned(), problem: "b".to_owned() }, Answer::Unknown),
+        ] {
+            assert_eq!(followed.answer(Output::Json), answer, "{followed:?}");
+        }
+    }
+}
