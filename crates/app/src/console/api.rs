@@ -12,10 +12,12 @@ use axum::{Extension, Json};
 use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::error::no_answer_within;
 use tidewheel_core::filter::Filter as PointFilter;
 use tidewheel_core::stage::Stage;
-use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome};
+use tidewheel_ops::catalog::CatalogReader;
+use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, OfIndex, Outcome};
 use tidewheel_ops::inspect::report::Inspection;
 use tidewheel_ops::search::{self, Found, SearchPorts};
 use tidewheel_stores::redis::RedisStore;
@@ -25,7 +27,7 @@ use super::api_error::ApiError;
 use super::body::{Json as Body, Parameters};
 use super::guard::{Caller, Guard};
 use super::replays::{self, ReplayView};
-use super::watch::{Viewer, Watch};
+use super::watch::{Look, Viewer, Watch};
 use crate::audit_log::Actor;
 use crate::compose::{self, LettersAction};
 use crate::connect;
@@ -54,8 +56,9 @@ const SCAN: u64 = 100_000;
 /// State shared by all requests. Clients connect on first use.
 pub(super) struct Shared {
     guard: Arc<Guard>,
-    settings: Settings,
-    redis: RedisStore,
+    pub(super) settings: Settings,
+    pub(super) redis: RedisStore,
+    pub(super) catalog: CatalogReader,
     search: SearchPorts,
     watch: Watch,
     queries: Semaphore,
@@ -63,8 +66,10 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(settings: Settings, guard: Arc<Guard>, watch: Watch) -> Result<Self, Failure> {
+        let redis = connect::redis(&settings)?;
         Ok(Self {
-            redis: connect::redis(&settings)?,
+            catalog: compose::catalog(&settings, &redis),
+            redis,
             search: compose::search(&settings)?,
             queries: Semaphore::new(MAX_QUERIES),
             guard,
@@ -81,11 +86,11 @@ impl Shared {
     }
 }
 
-type Answer<T> = Result<Json<T>, ApiError>;
-type Own = State<Arc<Shared>>;
+pub(super) type Answer<T> = Result<Json<T>, ApiError>;
+pub(super) type Own = State<Arc<Shared>>;
 
 /// Waits for an answer up to [`TIMEOUT`].
-async fn with_timeout<T, E: Into<ApiError>>(answer: impl Future<Output = Result<T, E>>) -> Answer<T> {
+pub(super) async fn with_timeout<T, E: Into<ApiError>>(answer: impl Future<Output = Result<T, E>>) -> Answer<T> {
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(answer) => answer.map(Json).map_err(Into::into),
         Err(_) => Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, no_answer_within(TIMEOUT))),
@@ -111,12 +116,14 @@ pub(super) async fn log_in() -> Json<Value> {
 
 /// `GET /api/overview`: the latest overview.
 pub(super) async fn overview(State(shared): Own) -> Result<impl IntoResponse, ApiError> {
-    let mut viewer = viewer(&shared)?;
-    let text = viewer
-        .next(true)
-        .await
-        .ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the console is shutting down"))?;
-    Ok(([(axum::http::header::CONTENT_TYPE, "application/json")], text.to_string()))
+    let look = latest(&shared).await?;
+    Ok(([(axum::http::header::CONTENT_TYPE, "application/json")], look.text.clone()))
+}
+
+/// The latest overview.
+pub(super) async fn latest(shared: &Shared) -> Result<Arc<Look>, ApiError> {
+    let look = viewer(shared)?.next(true).await;
+    look.ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the console is shutting down"))
 }
 
 /// `GET /api/history`: the last hour.
@@ -129,7 +136,7 @@ pub(super) async fn events(State(shared): Own) -> Result<Sse<impl Stream<Item = 
     let begun = (viewer(&shared)?, true);
     let looks = futures::stream::unfold(begun, |(mut viewer, first)| async move {
         let look = viewer.next(first).await?;
-        Some((Ok(Event::default().event("look").data(&*look)), (viewer, false)))
+        Some((Ok(Event::default().event("look").data(&look.text)), (viewer, false)))
     });
     Ok(Sse::new(looks).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
 }
@@ -146,6 +153,7 @@ fn viewer(shared: &Shared) -> Result<Viewer, ApiError> {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct LetterFilter {
     stage: String,
+    index: String,
     reason: String,
     id: String,
     older_than: String,
@@ -154,7 +162,7 @@ pub(super) struct LetterFilter {
 }
 
 impl LetterFilter {
-    fn filter(&self) -> Result<Filter, ApiError> {
+    async fn filter(&self, shared: &Shared) -> Result<Filter, ApiError> {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         let age = |text: &String| {
             some(text)
@@ -165,15 +173,24 @@ impl LetterFilter {
                 })
                 .transpose()
         };
+        let index = match index_name(&self.index) {
+            Some(name) => Some(OfIndex::new(&shared.catalog.read().await?, &name)?),
+            None => None,
+        };
         Ok(Filter {
             stage: some(&self.stage).map(|name| stage(&name)).transpose()?,
-            index: None,
+            index,
             ids: some(&self.id).into_iter().collect(),
             reason: some(&self.reason),
             older_than: age(&self.older_than)?,
             newer_than: age(&self.newer_than)?,
         })
     }
+}
+
+/// The name of an index; `None` if it is empty.
+fn index_name(name: &str) -> Option<IndexName> {
+    (!name.is_empty()).then(|| IndexName::of_collection(name))
 }
 
 fn stage(name: &str) -> Result<Stage, ApiError> {
@@ -185,7 +202,11 @@ fn stage(name: &str) -> Result<Stage, ApiError> {
 pub(super) async fn letters(State(shared): Own, Parameters(params): Parameters<LetterFilter>) -> Answer<Listing> {
     let _permit = shared.permit()?;
     let limit = params.limit.unwrap_or(MAX_LETTERS).min(MAX_LETTERS);
-    with_timeout(letters::list(&shared.redis, &params.filter()?, limit, false)).await
+    with_timeout(async {
+        let filter = params.filter(&shared).await?;
+        Ok::<_, ApiError>(letters::list(&shared.redis, &filter, limit, false).await?)
+    })
+    .await
 }
 
 /// `GET /api/dead-letters/{stage}/{id}`: one dead letter with its document.
@@ -237,7 +258,7 @@ async fn act(
     selection: Selection,
 ) -> Result<Outcome, ApiError> {
     let (filter, only) = match selection {
-        Selection::Matching { filter } => (filter.filter()?, None),
+        Selection::Matching { filter } => (filter.filter(shared).await?, None),
         Selection::Letters { letters } => {
             let filter = Filter { ids: letters.iter().map(|letter| letter.id.clone()).collect(), ..Filter::default() };
             (filter, Some(letters.into_iter().collect::<std::collections::HashSet<_>>()))
@@ -277,6 +298,9 @@ async fn act(
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchRequest {
     text: String,
+    /// Required if there are several.
+    #[serde(default)]
+    index: Option<String>,
     #[serde(default)]
     limit: Option<usize>,
     #[serde(default)]
@@ -290,7 +314,8 @@ pub(super) async fn search(State(shared): Own, Body(request): Body<SearchRequest
     let found = async {
         // Any error of a search is a bad gateway.
         let filter = request.filter.as_ref().map(PointFilter::parse).transpose().map_err(Failure::from)?;
-        let found = search::find(&shared.search, None, &request.text, limit, filter.as_ref());
+        let index = request.index.as_deref().and_then(index_name);
+        let found = search::find(&shared.search, index.as_ref(), &request.text, limit, filter.as_ref());
         found.await.map_err(Failure::from)
     };
     with_timeout(found).await
@@ -303,13 +328,16 @@ pub(super) struct Document {
     id: String,
     #[serde(default)]
     namespace: Option<String>,
+    #[serde(default)]
+    index: Option<String>,
 }
 
 /// `GET /api/inspect`.
 pub(super) async fn inspect(State(shared): Own, Parameters(document): Parameters<Document>) -> Answer<Inspection> {
     let _permit = shared.permit()?;
     let namespace = document.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-    with_timeout(compose::inspect(&shared.settings, &document.id, namespace, SCAN, None)).await
+    let index = document.index.as_deref().and_then(index_name);
+    with_timeout(compose::inspect(&shared.settings, &document.id, namespace, SCAN, index.as_ref())).await
 }
 
 /// `GET /api/replays`.

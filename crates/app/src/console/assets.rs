@@ -43,6 +43,7 @@ assets! {
     "live.js": JS;
     "main.js": JS;
     "pages/document.js": JS;
+    "pages/indexes.js": JS;
     "pages/letters.js": JS;
     "pages/overview.js": JS;
     "pages/replays.js": JS;

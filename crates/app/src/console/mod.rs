@@ -7,7 +7,8 @@
 //! ```text
 //!  Looker ──overview──▶ watch ──▶ history (an hour, fixed memory)
 //!                         └─────▶ /api/events ──▶ browsers
-//!  /api/dead-letters, /api/search, /api/inspect, /api/replays: the same functions as the commands
+//!                         └─────▶ /api/indexes
+//!  /api/dead-letters, /api/search, /api/inspect, /api/replays, rollbacks: the same functions as the commands
 //! ```
 
 mod api;
@@ -16,6 +17,7 @@ mod assets;
 mod body;
 mod guard;
 mod history;
+mod indexes;
 mod replays;
 mod watch;
 
@@ -98,12 +100,15 @@ fn routes(guard: &Arc<Guard>) -> Routes<Arc<Shared>> {
         .post("/api/session", api::log_in)
         .post("/api/dead-letters/retry", api::retry)
         .post("/api/dead-letters/drop", api::discard)
+        .post("/api/indexes/{name}/rollback", indexes::roll_back)
         .map(|router| router.route_layer(middleware::from_fn_with_state(guard.clone(), guard::actions_require_token)));
     let reads = Routes::default()
         .get("/api/session", api::session)
         .get("/api/overview", api::overview)
         .get("/api/history", api::history)
         .get("/api/events", api::events)
+        .get("/api/indexes", indexes::list)
+        .get("/api/indexes/{name}", indexes::index)
         .get("/api/dead-letters", api::letters)
         .get("/api/dead-letters/{stage}/{id}", api::letter)
         .post("/api/search", api::search)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidewheel_ops::overview::Looker;
+use tidewheel_ops::overview::{Looker, Overview};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +20,17 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Watch(Arc<Inner>);
 
+/// An overview.
+pub(super) struct Look {
+    pub(super) overview: Overview,
+    /// As it is sent to browsers, with the newest sample of the history.
+    pub(super) text: String,
+}
+
 struct Inner {
     history: Mutex<History>,
-    /// The latest overview as sent to browsers; `None` before the first.
-    last: watch::Receiver<Option<Arc<str>>>,
+    /// `None` before the first.
+    last: watch::Receiver<Option<Arc<Look>>>,
     viewers: AtomicUsize,
     viewer_joined: Notify,
 }
@@ -45,7 +52,7 @@ impl Watch {
         watch
     }
 
-    async fn sample(&self, looker: &Looker, sender: &watch::Sender<Option<Arc<str>>>) {
+    async fn sample(&self, looker: &Looker, sender: &watch::Sender<Option<Arc<Look>>>) {
         loop {
             let overview = looker.look().await;
             let sample = {
@@ -55,7 +62,7 @@ impl Watch {
             };
             let text = json!({"overview": overview, "sample": sample, "names": SERIES}).to_string();
             // Sending fails only without receivers, and `self` holds one.
-            let _ = sender.send(Some(text.into()));
+            let _ = sender.send(Some(Arc::new(Look { overview, text })));
             if self.0.viewers.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(INTERVAL).await;
             } else {
@@ -84,12 +91,12 @@ impl Watch {
 /// A viewer.
 pub(super) struct Viewer {
     watch: Watch,
-    last: watch::Receiver<Option<Arc<str>>>,
+    last: watch::Receiver<Option<Arc<Look>>>,
 }
 
 impl Viewer {
     /// Returns the next overview, or with `first` the latest one. `None` at shutdown.
-    pub(super) async fn next(&mut self, first: bool) -> Option<Arc<str>> {
+    pub(super) async fn next(&mut self, first: bool) -> Option<Arc<Look>> {
         if first && let Some(last) = self.last.borrow_and_update().clone() {
             return Some(last);
         }

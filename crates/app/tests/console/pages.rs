@@ -3,8 +3,10 @@
 use super::browser::{Browser, Screen};
 
 /// Pages, with the selector of a completely loaded page.
-pub const PAGES: [(&str, &str, &str); 5] = [
+pub const PAGES: [(&str, &str, &str); 7] = [
     ("overview", "#/", ".verdict[data-state] ~ .charts .line"),
+    ("indexes", "#/indexes", ".indexes tbody tr"),
+    ("index", "#/indexes/documents", ".generations tbody tr, .empty h2"),
     ("dead-letters", "#/dead-letters", ".letters tbody tr, .empty h2"),
     ("search", "#/search?q=parcel", ".hit, .problem"),
     ("document", "#/document?id=7&namespace=shop.tickets", ".hops, .problem"),

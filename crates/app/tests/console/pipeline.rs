@@ -73,6 +73,7 @@ async fn console_follows_pipeline_through_failures_and_repairs() {
     dead_service_is_shown_and_cleared(&mut day).await;
     qdrant_outage_is_shown_and_cleared(&mut day).await;
     replay_is_shown(&mut day).await;
+    index_has_a_page(&day).await;
     keyboard_shortcuts_open_every_page(&day).await;
     park_one(&mut day, 9_003).await;
     pages::all(&day.browser, &day.base, "").await;
@@ -270,10 +271,26 @@ async fn replay_is_shown(day: &mut Session) {
     day.browser.until_text(".replay-line", "100 %").await;
 }
 
+async fn index_has_a_page(day: &Session) {
+    day.open("#/indexes").await;
+    day.browser.until_text(".indexes .badge", "in sync").await;
+    day.browser.click(".indexes tbody a").await;
+    day.browser.until_text("h1", "documents").await;
+    day.browser.until_text(".verdict-word", "IN SYNC").await;
+    day.browser.until_text(".verdict-summary", "Searches read generation 1.").await;
+    day.browser.until_text(".generations tbody", "401").await;
+    let rollback = "document.querySelector('.actions')?.innerText ?? ''";
+    assert_eq!(day.browser.value(rollback).await, "", "the short form has no generation to return to");
+    day.open("#/indexes/nothing").await;
+    day.browser.until_text(".empty", "There is no index nothing").await;
+}
+
 async fn keyboard_shortcuts_open_every_page(day: &Session) {
     day.open("").await;
     day.is("in_sync").await;
-    for (key, heading) in [("d", "Dead letters"), ("s", "Search"), ("i", "Inspect a document"), ("r", "Replays")] {
+    for (key, heading) in
+        [("x", "Indexes"), ("d", "Dead letters"), ("s", "Search"), ("i", "Inspect a document"), ("r", "Replays")]
+    {
         day.browser.press(&["g", key]).await;
         day.browser.until_text("h1", heading).await;
     }

@@ -64,7 +64,8 @@ async fn console_rejects_writes_without_token_and_cross_site_requests() {
         async { request.send().await.unwrap() }
     };
     let json = ("content-type", "application/json");
-    for path in ["/api/dead-letters/retry", "/api/dead-letters/drop", "/api/session"] {
+    let rollback = "/api/indexes/documents/rollback";
+    for path in ["/api/dead-letters/retry", "/api/dead-letters/drop", "/api/session", rollback] {
         let refused = post(path, &[json, ("authorization", "Bearer ")]).await;
         assert_eq!(refused.status(), 403, "{path}");
         let text = refused.text().await.unwrap();
@@ -93,10 +94,16 @@ async fn console_rejects_writes_without_token_and_cross_site_requests() {
         let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert!(body["error"].is_string(), "{body}");
     }
+    assert_eq!(get("/api/indexes/nothing", None).await.status(), 404);
     let overview = get("/api/overview", None).await.text().await.unwrap();
     assert!(!overview.contains("hunter2"), "{overview}");
     let overview: Value = serde_json::from_str(&overview).unwrap();
     assert_eq!(overview["overview"]["verdict"]["state"], "unknown");
+    let indexes: Value = serde_json::from_str(&get("/api/indexes", None).await.text().await.unwrap()).unwrap();
+    assert_eq!(
+        (&indexes["indexes"][0]["name"], &indexes["indexes"][0]["state"]),
+        (&"documents".into(), &"unknown".into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,7 @@ export async function logout() {
 }
 
 const KEYS = [
-  ["/", "search"], ["g o", "overview"], ["g d", "dead letters"], ["g s", "search"], ["g i", "inspect a document"], ["g r", "replays"],
+  ["/", "search"], ["g o", "overview"], ["g x", "indexes"], ["g d", "dead letters"], ["g s", "search"], ["g i", "inspect a document"], ["g r", "replays"],
   ["← →", "values of the focused chart"], ["Esc", "close"], ["?", "this help"],
 ];
 

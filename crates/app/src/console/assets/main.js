@@ -4,6 +4,7 @@ import { help, login, logout } from "./dialog.js";
 import { attribute, h, icon, setIcon, text } from "./dom.js";
 import { duration, number } from "./format.js";
 import * as documentPage from "./pages/document.js";
+import * as indexes from "./pages/indexes.js";
 import * as letters from "./pages/letters.js";
 import * as overview from "./pages/overview.js";
 import * as replays from "./pages/replays.js";
@@ -12,6 +13,7 @@ import { state } from "./state.js";
 
 const PAGES = [
   { path: "/", key: "o", label: "Overview", picture: "overview", page: overview },
+  { path: "/indexes", key: "x", label: "Indexes", picture: "database", page: indexes, nested: true },
   { path: "/dead-letters", key: "d", label: "Dead letters", picture: "letters", page: letters },
   { path: "/search", key: "s", label: "Search", picture: "search", page: search },
   { path: "/document", key: "i", label: "Inspect", picture: "document", page: documentPage },
@@ -24,17 +26,23 @@ let current = null;
 
 function show() {
   const [path, query] = location.hash.slice(1).split(/\?(.*)/s);
-  const chosen = PAGES.find((one) => one.path === path) ?? PAGES[0];
+  const within = (one) => one.nested && path.startsWith(`${one.path}/`);
+  const chosen = PAGES.find((one) => one.path === path || within(one)) ?? PAGES[0];
   current?.view.close?.();
   main.replaceChildren();
   main.className = `page-${chosen.key}`;
-  const view = chosen.page.open(main, new URLSearchParams(query ?? ""));
+  const view = chosen.page.open(main, new URLSearchParams(query ?? ""), within(chosen) ? decode(path.slice(chosen.path.length + 1)) : "");
   current = { ...chosen, view };
   for (const link of document.querySelectorAll("#nav a")) attribute(link, "aria-current", link.dataset.path === chosen.path ? "page" : null);
   view.update?.();
   view.tick?.();
   entitle();
   window.scrollTo(0, 0);
+}
+
+/** Decodes a part of the route; as it is, if it is not encoded. */
+function decode(part) {
+  try { return decodeURIComponent(part); } catch { return part; }
 }
 
 function entitle() {

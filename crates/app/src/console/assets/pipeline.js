@@ -62,7 +62,7 @@ export class Pipeline {
       ["in flight", stages[1] ? number(stages[1].pending) : null],
     ]);
     this.embedder(overview, worst.embedder);
-    this.collection(overview.collection, worst.qdrant);
+    this.collection(overview.collection, overview.indexes, worst.qdrant);
     const [one, two] = stages;
     [one?.in_per_second, one?.in_per_second, one?.out_per_second, two?.in_per_second, two?.out_per_second, two?.out_per_second]
       .forEach((flowing, i) => this.edges[i].set(flowing));
@@ -134,7 +134,7 @@ export class Pipeline {
     ]);
   }
 
-  collection(collection, worst) {
+  collection(collection, indexes, worst) {
     const part = this.parts.qdrant;
     if (collection.error) {
       part.state("bad", "bad");
@@ -145,6 +145,12 @@ export class Pipeline {
     }
     const colour = { green: "good", yellow: "good", grey: "idle", red: "bad" }[collection.status];
     part.state(worst, collection.exists ? colour ?? "good" : "idle");
+    if (indexes.length > 1) {
+      part.caption(`${number(indexes.length)} indexes`);
+      part.big(number(indexes.reduce((sum, index) => sum + (index.points ?? 0), 0)), "points");
+      part.rows([]);
+      return;
+    }
     part.caption(collection.name);
     part.big(collection.points === null ? null : number(collection.points), collection.points === 1 ? "point" : "points");
     part.rows([

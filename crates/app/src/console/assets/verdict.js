@@ -3,7 +3,7 @@
 import { attribute, h, icon, prose, redraw, setIcon, text } from "./dom.js";
 import { ago, estimate } from "./format.js";
 
-const STATES = {
+export const STATES = {
   in_sync: { word: "In sync", icon: "check", tone: "good" },
   drifted: { word: "Drifted", icon: "warn", tone: "warn" },
   syncing: { word: "Syncing", icon: "clock", tone: "warn" },

@@ -71,7 +71,7 @@ function one(doc) {
   // The word is already shown above.
   const said = doc.verdict.text.replace(new RegExp(`^${word}: `, "i"), "");
   const summary = said.charAt(0).toUpperCase() + said.slice(1);
-  const name = h("p", { class: "verdict-action mono" }, `${doc.namespace}  ${doc.key}`);
+  const name = h("p", { class: "verdict-action mono" }, `${doc.namespace}  ${doc.key}${doc.target ? `  ${doc.target}` : ""}`);
   return h("article", { class: "inspection" }, banner(tone, picture, word, summary, name), took(doc.hops),
     h("ol", { class: "hops" },
       hop("MongoDB", "database", ...source(doc.source)),

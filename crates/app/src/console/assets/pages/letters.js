@@ -4,7 +4,7 @@ import { get, post } from "../api.js";
 import { confirm, empty, failure, login, toast } from "../dialog.js";
 import { h, icon, json } from "../dom.js";
 import { clock, count, duration, number } from "../format.js";
-import { inspectLink } from "../links.js";
+import { indexLink, indexOptions, inspectLink } from "../links.js";
 import { state } from "../state.js";
 
 export const title = "Dead letters";
@@ -13,9 +13,11 @@ const STAGE = { raw: "1 (embed)", embedded: "2 (write)" };
 const AGES = [["any age", ""], ["younger than 1 hour", "new:1h"], ["younger than 1 day", "new:1d"], ["older than 1 hour", "old:1h"], ["older than 1 day", "old:1d"]];
 const LIMIT = 200;
 
-export function open(main) {
+export function open(main, params) {
   const stage = h("select", { id: "f-stage" }, [["both stages", ""], ["stage 1 (embed)", "raw"], ["stage 2 (write)", "embedded"]].map(([label, value]) => h("option", { value }, label)));
   const age = h("select", { id: "f-age" }, AGES.map(([label, value]) => h("option", { value }, label)));
+  const index = h("select", { id: "f-index" });
+  const indexField = h("div", { class: "field" }, h("label", { for: "f-index" }, "Index"), index);
   const reason = h("input", { type: "search", id: "f-reason", placeholder: "part of the reason" });
   const id = h("input", { type: "search", id: "f-id", placeholder: "_id or dead letter id" });
   const result = h("div", { class: "result", "aria-live": "polite" });
@@ -29,14 +31,16 @@ export function open(main) {
   main.append(
     h("div", { class: "page-head" }, h("h1", {}, title), h("p", { class: "muted" }, "Changes parked after every attempt failed. All other changes continue.")),
     h("form", { class: "filters card", role: "search", "aria-label": "Filter", onsubmit: (event) => { event.preventDefault(); load(); } },
-      field("Stage", stage), field("Reason", reason), field("Document", id), field("Age", age),
+      indexField, field("Stage", stage), field("Reason", reason), field("Document", id), field("Age", age),
       h("button", { type: "submit", class: "button primary" }, "Filter")),
     actions, result);
-  for (const control of [stage, age]) control.addEventListener("change", () => load());
+  indexOptions(index, "all indexes", params.get("index") ?? "");
+  indexField.hidden = index.options.length < 3 && !index.value;
+  for (const control of [stage, age, index]) control.addEventListener("change", () => load());
 
   const filter = () => {
     const [which, span] = age.value.split(":");
-    return { stage: stage.value, reason: reason.value.trim(), id: id.value.trim(),
+    return { stage: stage.value, index: index.value, reason: reason.value.trim(), id: id.value.trim(),
       older_than: which === "old" ? span : "", newer_than: which === "new" ? span : "" };
   };
 
@@ -98,7 +102,8 @@ export function open(main) {
       h("td", { "data-label": "Reason", class: "wide" }, toggle),
       h("td", { "data-label": "Document" }, letter.unreadable !== undefined ? h("span", { class: "badge", "data-tone": "bad" }, "unreadable")
         : h("div", {}, letter.document_id ? h("a", { href: inspectLink(letter.key, letter.namespace), class: "mono" }, letter.document_id) : h("span", {}, letter.operation),
-          h("div", { class: "muted" }, `${letter.document_id ? `${letter.operation} in ` : ""}${letter.namespace}`))),
+          h("div", { class: "muted" }, `${letter.document_id ? `${letter.operation} in ` : ""}${letter.namespace}`),
+          letter.index ? h("div", { class: "muted" }, letter.index.map((name, i) => [i ? ", " : "", h("a", { href: indexLink(name) }, name)])) : null)),
       h("td", { "data-label": "Stage" }, STAGE[letter.stage]),
       h("td", { "data-label": "Attempts" }, number(letter.attempts)),
       h("td", { "data-label": "Parked", title: clock(Date.parse(letter.parked_at)) }, `${duration(letter.age_ms / 1000)} ago`),
@@ -166,6 +171,8 @@ export function open(main) {
   load();
   return {
     update() {
+      indexOptions(index, "all indexes");
+      indexField.hidden = index.options.length < 3 && !index.value;
       // Reload only if the count changed: a list must not move under the pointer.
       const now = state.overview?.stages.map((one) => one.dead_letters).join();
       if (parked !== null && now !== undefined && now !== parked) load();

@@ -3,6 +3,7 @@
 import { Chart } from "../chart.js";
 import { attribute, h, icon, prose, redraw, text } from "../dom.js";
 import { bytes, duration, number, rate } from "../format.js";
+import { indexLink } from "../links.js";
 import { Pipeline } from "../pipeline.js";
 import { state } from "../state.js";
 import { VerdictBanner } from "../verdict.js";
@@ -68,12 +69,13 @@ function makeCharts() {
   ];
 }
 
-function problem({ severity, code, message, action }) {
+function problem({ severity, code, message, action, index }) {
   return h("article", { class: "problem", "data-tone": severity === "critical" ? "bad" : "warn" },
     icon(severity === "critical" ? "cross" : "warn"),
     h("div", {},
       h("p", { class: "problem-message" }, prose(upper(message)), " ", h("code", { class: "tag" }, code)),
-      h("p", { class: "problem-action" }, prose(upper(action)), code === "dead-letters" ? [" ", h("a", { href: "#/dead-letters" }, "Show them")] : null)));
+      h("p", { class: "problem-action" }, prose(upper(action)), code === "dead-letters" ? [" ", h("a", { href: "#/dead-letters" }, "Show them")] : null,
+        index && state.overview.indexes.length > 1 ? [" ", h("a", { href: indexLink(index) }, "Show the index")] : null)));
 }
 
 function upper(sentence) {
@@ -98,7 +100,7 @@ class Tiles {
     text(this.tiles[name].note, note);
   }
 
-  update({ stages, latency, tokens, collection, redis }) {
+  update({ stages, latency, tokens, collection, redis, indexes }) {
     const both = stages.every((stage) => !stage.error) ? stages : null;
     const known = (value) => value !== null && value !== undefined;
     this.set("latency", latency ? duration(latency.p95_seconds) : "–",
@@ -110,8 +112,10 @@ class Tiles {
     const all = tokens ? tokens.embedded + tokens.saved : 0;
     this.set("tokens", all ? `${Math.round((tokens.saved / all) * 100)} %` : "–",
       all ? `${number(tokens.saved)} of ${number(all)}` : "nothing embedded yet");
-    this.set("points", collection.error || !known(collection.points) ? "–" : number(collection.points),
-      collection.error ? "Qdrant is unreachable" : collection.name);
+    const several = indexes.length > 1;
+    const points = several ? indexes.reduce((sum, index) => sum + (index.points ?? 0), 0) : collection.points;
+    this.set("points", collection.error || !known(points) ? "–" : number(points),
+      collection.error ? "Qdrant is unreachable" : several ? `${number(indexes.length)} indexes` : collection.name);
     const limit = redis.memory_limit_bytes;
     this.set("memory", redis.error ? "–" : bytes(redis.memory_bytes),
       redis.error ? "Redis is unreachable" : limit ? `${Math.round((redis.memory_bytes / limit) * 100)} % of ${bytes(limit)}` : "no limit");

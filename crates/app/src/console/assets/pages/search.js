@@ -5,18 +5,26 @@ import { empty, failure } from "../dialog.js";
 import { h, json } from "../dom.js";
 import { count } from "../format.js";
 import { parse, stringify } from "../json.js";
-import { inspectLink } from "../links.js";
+import { indexOptions, inspectLink } from "../links.js";
+import { state } from "../state.js";
 
 export const title = "Search";
 
 /** The last search, restored when returning from a document. */
-const last = { text: "", limit: 10, filter: "", found: null, took: 0 };
+const last = { text: "", index: "", limit: 10, filter: "", found: null, took: 0 };
+
+/** Milliseconds to wait for the names of the indexes before a linked search. */
+const PATIENCE = 2_000;
 
 export function open(main, params) {
-  if (params.has("q") && params.get("q") !== last.text) Object.assign(last, { text: params.get("q"), found: null });
+  if (params.has("q") && (params.get("q") !== last.text || (params.get("index") ?? last.index) !== last.index)) {
+    Object.assign(last, { text: params.get("q"), index: params.get("index") ?? last.index, found: null });
+  }
   const box = h("input", { type: "search", id: "q", placeholder: "Search text", value: last.text, autocomplete: "off", required: true });
   const limit = h("select", { id: "limit" }, [5, 10, 20, 50].map((number) => h("option", { value: number }, number)));
   limit.value = last.limit;
+  const index = h("select", { id: "index" });
+  const indexField = h("div", { class: "field inline" }, h("label", { for: "index" }, "Index"), index);
   const filter = h("textarea", { id: "filter", rows: 3, spellcheck: "false", value: last.filter, placeholder: '{"must": [{"key": "product", "match": {"value": "Atlas"}}]}' });
   const wrong = h("p", { class: "wrong", id: "filter-wrong", role: "alert", hidden: true });
   const result = h("section", { class: "result", "aria-label": "Results", "aria-live": "polite" });
@@ -24,6 +32,7 @@ export function open(main, params) {
 
   const submit = async (event) => {
     event?.preventDefault();
+    waits = false;
     const text = box.value.trim();
     if (!text) return;
     let condition = null;
@@ -37,13 +46,13 @@ export function open(main, params) {
     }
     asked += 1;
     const mine = asked;
-    Object.assign(last, { text, limit: Number(limit.value), filter: filter.value });
+    Object.assign(last, { text, index: index.value, limit: Number(limit.value), filter: filter.value });
     // Keep the URL shareable without reopening the page.
-    history.replaceState(null, "", `#/search?${new URLSearchParams({ q: text })}`);
+    history.replaceState(null, "", `#/search?${new URLSearchParams({ q: text, ...(index.value ? { index: index.value } : {}) })}`);
     result.setAttribute("aria-busy", "true");
     const begun = performance.now();
     try {
-      const found = await post("/api/search", { text, limit: last.limit, filter: condition });
+      const found = await post("/api/search", { text, index: last.index || null, limit: last.limit, filter: condition });
       if (mine !== asked) return;
       Object.assign(last, { found, took: performance.now() - begun });
       draw();
@@ -67,14 +76,34 @@ export function open(main, params) {
     h("div", { class: "page-head" }, h("h1", {}, title)),
     h("form", { class: "card search", role: "search", onsubmit: submit },
       h("div", { class: "search-line" }, h("label", { class: "sr", for: "q" }, "Text"), box,
-        h("div", { class: "field inline" }, h("label", { for: "limit" }, "Limit"), limit),
+        indexField, h("div", { class: "field inline" }, h("label", { for: "limit" }, "Limit"), limit),
         h("button", { type: "submit", class: "button primary" }, "Search")),
       h("details", { open: Boolean(last.filter) }, h("summary", {}, "Filter"),
         h("label", { for: "filter", class: "muted" }, "Qdrant filter as JSON, over document fields"), filter, wrong)),
     result);
+  let waits = Boolean(last.text && !last.found);
+  const searchWaiting = () => {
+    if (!waits) return;
+    waits = false;
+    submit();
+  };
+  function choices() {
+    indexOptions(index, "the only index", index.value || last.index);
+    indexField.hidden = index.options.length < 3 && !index.value;
+    // Of several indexes one has to be chosen.
+    if (index.options.length > 2 && !index.value) index.selectedIndex = 1;
+  }
+  choices();
   draw();
-  if (last.text && !last.found) submit();
-  return { focus: () => box.focus() };
+  setTimeout(searchWaiting, PATIENCE);
+  return {
+    focus: () => box.focus(),
+    update() {
+      choices();
+      if (state.overview) searchWaiting();
+    },
+    close: () => { waits = false; },
+  };
 }
 
 function hit(found) {
