@@ -99,12 +99,14 @@ function one(main, name) {
   }
 
   async function rollBack(to) {
-    const agreed = await confirm({
-      title: `Switch ${name} back to generation ${to}?`, action: "Roll back",
-      text: [`Searches read generation ${to} as soon as the alias has moved. The present one is kept up, so that you can switch forward again.`],
-    });
-    if (!agreed) return;
     try {
+      const { matching } = await get("/api/dead-letters", { index: name, limit: 1 });
+      const lacks = matching ? [`${count(matching, "dead letter")} of the index: their documents may be missing or outdated in that generation.`] : [];
+      const agreed = await confirm({
+        title: `Switch ${name} back to generation ${to}?`, action: "Roll back",
+        text: [`Searches read generation ${to} as soon as the alias has moved. The present one is kept up, so that you can switch forward again.`, ...lacks],
+      });
+      if (!agreed) return;
       await post(`/api/indexes/${encodeURIComponent(name)}/rollback`, {});
       toast(`Rollback of ${name} submitted`);
     } catch (error) {
