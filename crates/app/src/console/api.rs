@@ -174,7 +174,10 @@ impl LetterFilter {
                 .transpose()
         };
         let index = match index_name(&self.index) {
-            Some(name) => Some(OfIndex::new(&shared.catalog.read().await?, &name)?),
+            Some(name) => {
+                let catalog = shared.catalog.read().await?;
+                Some(OfIndex::new(&catalog, &name)?)
+            }
             None => None,
         };
         Ok(Filter {
@@ -337,7 +340,7 @@ pub(super) async fn inspect(State(shared): Own, Parameters(document): Parameters
     let _permit = shared.permit()?;
     let namespace = document.namespace.as_deref().filter(|namespace| !namespace.is_empty());
     let index = document.index.as_deref().and_then(index_name);
-    with_timeout(compose::inspect(&shared.settings, &document.id, namespace, SCAN, index.as_ref())).await
+    with_timeout(compose::inspect(&shared.settings, &document.id, namespace, SCAN, index)).await
 }
 
 /// `GET /api/replays`.

@@ -51,7 +51,8 @@ pub(super) async fn index(State(shared): Own, Path(name): Path<String>) -> Answe
         let overview = latest(&shared).await?.overview.clone().restricted(&name);
         let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("there is no index {name}"));
         let index = overview.indexes.into_iter().next().ok_or_else(missing)?;
-        let declarations = declarations(&shared.catalog.read().await?, &name);
+        let catalog = shared.catalog.read().await?;
+        let declarations = declarations(&catalog, &name);
         let can_roll_back = index.can_roll_back();
         Ok::<_, ApiError>(IndexView { index, problems: overview.problems, declarations, can_roll_back })
     })

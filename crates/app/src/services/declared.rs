@@ -24,7 +24,7 @@ pub(super) async fn watch(settings: Settings, redis: RedisStore, shutdown: Cance
     let mut known = BTreeMap::new();
     loop {
         match catalog.read().await {
-            Ok(catalog) => known = log(known, differences(&catalog, &declarations)),
+            Ok(catalog) => known = log(&known, differences(&catalog, &declarations)),
             Err(error) => debug!("failed to follow the catalog: {error}"),
         }
         if tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_ok() {
@@ -43,7 +43,7 @@ fn differences(catalog: &Catalog, declarations: &[Declaration]) -> BTreeMap<Inde
 }
 
 /// Logs what has changed, and returns it.
-fn log(known: BTreeMap<IndexName, Declared>, found: BTreeMap<IndexName, Declared>) -> BTreeMap<IndexName, Declared> {
+fn log(known: &BTreeMap<IndexName, Declared>, found: BTreeMap<IndexName, Declared>) -> BTreeMap<IndexName, Declared> {
     if found.is_empty() && !known.is_empty() {
         info!("the declarations of these settings are applied");
     }
@@ -78,7 +78,7 @@ mod tests {
         let generation = Generation { state: State::Serving, ..generation };
         let index = Index { serving: Some(1), generations: [(1, generation)].into(), ..Index::default() };
         let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into() };
-        assert!(differences(&catalog, &[applied.clone()]).is_empty());
+        assert!(differences(&catalog, std::slice::from_ref(&applied)).is_empty());
         let mut changed = applied;
         changed.payload.full = true;
         let found = differences(&catalog, &[changed.clone(), declaration("notes")]);

@@ -2,7 +2,7 @@
 //!
 //! They are shared by all programs of a host or a pod, so that an unsupported or invalid one is a warning, never an error.
 
-use super::keys;
+use super::names;
 
 /// A value that a variable gives to a setting.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
     }
 
     fn give(&mut self, key: &'static str, text: String, variable: &'static str) {
-        let Some(kind) = keys::find(key).map(|key| key.kind) else { return };
+        let Some(kind) = names::find(key).map(|key| key.kind) else { return };
         if kind.read_text(&text).is_some() {
             self.given.push(Given { key, text, variable: variable.to_owned() });
         } else {

@@ -152,6 +152,8 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::json;
+    use tidewheel_core::catalog::State;
+    use tidewheel_core::change::{Route, Stamp};
     use tidewheel_core::error::{Cause, ErrorClass};
     use tidewheel_core::ports::{
         Checkpoint, DeadLetter, Park as _, ParkedChange, Queue as _, ResumeToken, SnapshotState,

@@ -151,14 +151,14 @@ pub(super) fn progress(name: &IndexName, index: Option<&Index>, facts: &Facts<'_
             State::Creating => Progress::new(name, Some(*number), Step::Creating),
             State::Comparing => Progress::new(name, Some(*number), Step::Comparing),
             State::Ready => Progress::new(name, Some(*number), if is_held { Step::Held } else { Step::Ready }),
-            _ => filling(name.target(*number), facts),
+            _ => filling(&name.target(*number), facts),
         };
         let is_judged = generation.state == State::Comparing && generation.compared.is_some();
         return Progress { problem: generation.problem.clone(), is_judged, ..progress };
     }
     let serving = index.serving_generation();
     if let Some((number, generation)) = serving.filter(|(_, generation)| !generation.is_filled()) {
-        return Progress { problem: generation.problem.clone(), ..filling(name.target(number), facts) };
+        return Progress { problem: generation.problem.clone(), ..filling(&name.target(number), facts) };
     }
     if facts.is_recorded == Some(false) {
         return Progress::new(name, index.serving, Step::Altering);
@@ -171,11 +171,10 @@ pub(super) fn progress(name: &IndexName, index: Option<&Index>, facts: &Facts<'_
 }
 
 /// The progress of a target that is not filled.
-fn filling(target: TargetId, facts: &Facts<'_>) -> Progress {
-    let TargetId { index, generation } = target.clone();
-    let new = |step| Progress::new(&index, Some(generation), step);
+fn filling(target: &TargetId, facts: &Facts<'_>) -> Progress {
+    let new = |step| Progress::new(&target.index, Some(target.generation), step);
     let Some(checkpoint) = facts.checkpoint else { return new(Step::Submitted) };
-    let is_in_scope = checkpoint.scope.iter().any(|due| due.target == target);
+    let is_in_scope = checkpoint.scope.iter().any(|due| due.target == *target);
     match &checkpoint.snapshot {
         SnapshotState::Done { .. } if checkpoint.catalog < facts.revision => new(Step::Submitted),
         SnapshotState::Done { .. } => new(Step::Filling),

@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn rejected_text_behind_a_prefix_is_split_finer_until_8_tokens_are_left() {
         let (splitter, id) = (splitter(Words, 1_000), document("1"));
-        let (text, prefix) = ("word ".repeat(200), vec!["a"; 10].join(" "));
+        let (text, prefix) = ("word ".repeat(200), ["a"; 10].join(" "));
         let mut chunks = splitter.split(id, text.clone(), &prefix).unwrap();
         let mut limits = vec![chunks.limit];
         while let Some(finer) = splitter.split_finer(id, &text, &prefix, chunks.limit) {

@@ -211,7 +211,7 @@ async fn new_index_with_the_text_and_model_of_another_embeds_nothing() {
 #[tokio::test]
 async fn document_that_leaves_a_target_is_deleted_from_it() {
     let bench = Bench::with(&two(State::Serving, true)).await;
-    let deletion = routed(change(Operation::Delete, 2, 2), &["tickets", "notes"], &[]);
+    let deletion = routed(change(Delete, 2, 2), &["tickets", "notes"], &[]);
     bench.deliver([update(1, 1, &["tickets"], &["notes"]), deletion]).await.unwrap();
     use Operation::{Delete, Update};
     let written = |target: &str, key: &str, operation| (format!("{target}.g1"), key.to_owned(), operation);

@@ -111,7 +111,7 @@ async fn absent(source: &dyn Source, routing: &Routing, changes: &[Change]) -> P
     }
     let now = source.now().await?;
     // Targets often have the same documents.
-    let mut answered: BTreeMap<(&Namespace, Option<&SourceFilter>, Vec<String>), Vec<bool>> = BTreeMap::new();
+    let mut answered: BTreeMap<Question<'_>, Vec<bool>> = BTreeMap::new();
     for ((namespace, target), keys) in asked {
         let Some(generation) = routing.generation(&target) else { continue };
         let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
@@ -132,6 +132,9 @@ async fn absent(source: &dyn Source, routing: &Routing, changes: &[Change]) -> P
     }
     Ok(absent)
 }
+
+/// Whether these documents of a collection exist and match the filter.
+type Question<'a> = (&'a Namespace, Option<&'a SourceFilter>, Vec<String>);
 
 fn lost(error: FeedError) -> PortError {
     match error {

@@ -22,7 +22,7 @@ use tidewheel_core::catalog::Selector;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{
-    Coverage, Covered, Feed, FeedBatch, FeedError, Judged, PortResult, Scan, Source, SourceFilter, SourceRow, StartAt,
+    Coverage, Covered, Feed, FeedError, Judged, PortResult, Scan, Source, SourceFilter, SourceRow, StartAt,
 };
 use tidewheel_core::version::ClusterTime;
 use tidewheel_stores::mongo::Query;

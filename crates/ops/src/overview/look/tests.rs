@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Acknowledge as _, Checkpoint, Embedder as EmbedderPort, IndexWriter as _, Queue as _};
+use tidewheel_core::ports::{Acknowledge as _, Checkpoint, Embedder as EmbedderPort, IndexWriter as _, Journal as _, Queue as _};
 use tidewheel_core::report::{
     Bucket, EmbedderReport, FORMAT, LatencyReport, ProcessReport, ProcessorReport, ProducerReport, ServiceReport,
     UpserterReport,
@@ -245,7 +245,7 @@ async fn reports_of_several_processes_are_merged() {
     let one = Figures { producer: Some(producer), embedder: embedder(5), ..Figures::default() };
     let two = Figures {
         processor: Some(ProcessorReport { progressed_at: now_seconds(), tokens_saved: 8 }),
-        upserter: Some(UpserterReport { progressed_at: now_seconds(), latency }),
+        upserter: Some(UpserterReport { progressed_at: now_seconds(), latency, ..UpserterReport::default() }),
         embedder: embedder(7),
         ..Figures::default()
     };

@@ -51,7 +51,7 @@ impl Memory {
     }
 
     /// Takes note of a step that has succeeded; `due` is what its generation was due for when it began.
-    pub(super) fn succeeded(&mut self, effect: Effect, due: Option<u64>, outcome: Outcome) {
+    pub(super) fn succeeded(&mut self, effect: Effect, due: Option<u64>, outcome: &Outcome) {
         self.backoff.reset();
         self.retry_at = None;
         self.problem = effect.generation().map(|number| (number, None));
@@ -60,11 +60,11 @@ impl Memory {
             Outcome::Done => {}
             Outcome::Compared(compared) => {
                 let generation = effect.generation().zip(due);
-                self.compared = generation.map(|(number, due)| (number, due, compared));
+                self.compared = generation.map(|(number, due)| (number, due, *compared));
             }
             Outcome::Inconclusive => self.retry_at = Some(Instant::now() + BLOCKED),
             Outcome::Deleted(number) => {
-                self.deleted.insert(number);
+                self.deleted.insert(*number);
             }
         }
     }

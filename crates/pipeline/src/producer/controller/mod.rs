@@ -307,7 +307,7 @@ impl Controller {
         self.observer.outdate(name);
         let memory = self.memories.entry(name.clone()).or_default();
         match outcome {
-            Ok(outcome) => memory.succeeded(running.effect, running.due, outcome),
+            Ok(outcome) => memory.succeeded(running.effect, running.due, &outcome),
             Err(error) => {
                 let verb = running.effect.verb();
                 if memory.is_failing() {

@@ -93,7 +93,7 @@ pub async fn sampled_documents_carry_verdicts(harness: &dyn SourceHarness) {
     let namespace = Namespace::new(harness.database(), "tickets");
     let filters = [filter(OPEN), filter(MANY)];
     assert_eq!(source.sample(&namespace, 5, &filters).await.unwrap(), [], "a missing collection");
-    let status = |id: usize| if id % 2 == 0 { "open" } else { "shut" };
+    let status = |id: usize| if id.is_multiple_of(2) { "open" } else { "shut" };
     let documents = (0..20).map(|id| insert("tickets", json!({"_id": id, "status": status(id), "n": id})));
     harness.commit(documents.collect()).await;
     for (most, count) in [(0, 0), (5, 5), (100, 20)] {
@@ -102,7 +102,7 @@ pub async fn sampled_documents_carry_verdicts(harness: &dyn SourceHarness) {
         for row in rows {
             let id: usize = row.id.parse().unwrap();
             assert!(id < 20 && row.document.is_ok(), "{row:?}");
-            assert_eq!(row.verdicts, verdicts([id % 2 == 0, id >= 2]), "{id}");
+            assert_eq!(row.verdicts, verdicts([id.is_multiple_of(2), id >= 2]), "{id}");
         }
     }
     assert!(source.sample(&namespace, 5, &[filter(r#"{"$where": "true"}"#)]).await.is_err());

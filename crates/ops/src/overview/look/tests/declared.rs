@@ -1,7 +1,7 @@
 //! Overviews of declared indexes.
 
 use tidewheel_core::catalog::{Catalog, Due, Generation, State, Switch};
-use tidewheel_core::ports::TargetStates as _;
+use tidewheel_core::ports::{Journal as _, TargetStates as _};
 use tidewheel_core::report::SettingsReport;
 
 use super::*;
