@@ -48,6 +48,7 @@ pub fn beside(executable: &Path) -> Option<PathBuf> {
 /// A build into the directory of an executable that Cargo has built.
 #[derive(Debug, PartialEq, Eq)]
 struct Build {
+    /// Of the workspace.
     manifest: PathBuf,
     target: PathBuf,
     profile: String,
@@ -56,13 +57,14 @@ struct Build {
 impl Build {
     /// `None` where the source is gone, or the executable is not in a target directory of Cargo.
     fn of(executable: &Path, source: &Path) -> Option<Self> {
-        let manifest = source.parent()?.join("local-qdrant/Cargo.toml");
+        let crates = source.parent()?;
+        let manifest = crates.parent()?.join("Cargo.toml");
         let mut directory = executable.parent()?;
         if directory.ends_with("deps") || directory.ends_with("examples") {
             directory = directory.parent()?;
         }
         let target = directory.parent()?;
-        if !manifest.is_file() || !target.join("CACHEDIR.TAG").is_file() {
+        if !crates.join("local-qdrant/Cargo.toml").is_file() || !target.join("CACHEDIR.TAG").is_file() {
             return None;
         }
         let profile = match directory.file_name()?.to_str()? {
@@ -78,8 +80,10 @@ impl Build {
         let total = self.crates().await?;
         report(Event::Compiling { what: NAME, done: 0, total });
         let mut command = self.cargo("build");
+        // `--bin` and not `--package`, which would select other features for the crates that the two programs share and
+        // compile those again.
         command.args([
-            "--package",
+            "--bin",
             NAME,
             "--profile",
             &self.profile,
@@ -191,8 +195,8 @@ mod tests {
         fs::create_dir_all(tree.path().join("crates/local-qdrant")).unwrap();
         fs::create_dir_all(target.join("release")).unwrap();
         assert_eq!(Build::of(&executable, &source), None);
-        let manifest = tree.path().join("crates/local-qdrant/Cargo.toml");
-        fs::write(&manifest, "").unwrap();
+        let manifest = tree.path().join("Cargo.toml");
+        fs::write(tree.path().join("crates/local-qdrant/Cargo.toml"), "").unwrap();
         assert_eq!(Build::of(&executable, &source), None, "installed elsewhere");
         fs::write(target.join("CACHEDIR.TAG"), "").unwrap();
         let of =
