@@ -5,10 +5,11 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Binary, Bson, DateTime, Document, doc};
 use serde_json::json;
+use tidewheel_core::catalog::{Declaration, EmbedderIdentity, EmbeddingSpec, IndexName, Selector, State, TargetRecord};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, plain_document};
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, IndexWriter, Point, Written};
+use tidewheel_core::ports::{CollectionAdmin as _, DocumentPoints, Fence, FenceTarget, IndexWriter, Point, Written};
 use tidewheel_core::version::{ClusterTime, Version};
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
@@ -16,7 +17,7 @@ use tidewheel_local::stack::Mongod;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_testkit::contracts::index::DIMENSION;
 use tidewheel_testkit::fakes::embedder::vector_of;
-use tidewheel_testkit::oracle::{Oracle, OracleOptions, Report};
+use tidewheel_testkit::oracle::{Declared, Oracle, OracleOptions, Report};
 
 use super::server::Server;
 
@@ -157,5 +158,107 @@ async fn oracle_detects_every_difference() {
     let report = oracle.compare().await.unwrap();
     assert_eq!(counts(&report), [0, 1, 0, 0], "{report}");
     assert!(report.stale[0].what.contains("version"), "{report}");
+    mongod.stop().await;
+}
+
+/// Covers what the test writes, except drafts and notes.
+const DECLARED: &str = r#"
+    [[index]]
+    name = "tickets"
+    source = ["shop.*", "!shop.notes"]
+    filter = { status = { "$ne" = "draft" } }
+    text.template = "{{ subject }}"
+    payload.exclude = ["owner"]
+"#;
+
+/// What the collection of that index records.
+fn record() -> TargetRecord {
+    let source = Selector::parse(&["shop.*", "!shop.notes"], None).unwrap();
+    let embedding = EmbeddingSpec::new("default", "tidewheel", "fake:4");
+    let declaration = Declaration::new(IndexName::new("tickets").unwrap(), source, embedding);
+    TargetRecord {
+        index: declaration.name.clone(),
+        generation: 1,
+        plain: false,
+        state: State::Serving,
+        parts: declaration.parts(),
+        embedder: Some(EmbedderIdentity { model: "fake:4".into(), revision: "1".into(), dimension: DIMENSION }),
+        declaration,
+        revision: 7,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oracle_judges_a_declared_index() {
+    let data = tempfile::tempdir().unwrap();
+    let program = Provisioner::new(silent()).unwrap().mongod().await.unwrap();
+    let mongod = Mongod::new(program, data.path()).start(silent()).await.unwrap();
+    let server = Server::any().await;
+    let index = server.connect();
+    let client = mongodb::Client::with_uri_str(mongod.url()).await.unwrap();
+    let (shop, record) = (client.database("shop"), record());
+    let oracle = Oracle::connect(OracleOptions {
+        mongodb_uri: mongod.url(),
+        database: String::new(),
+        collections: Vec::new(),
+        qdrant_url: server.url.clone(),
+        qdrant_api_key: None,
+        collection: server.collection.clone(),
+    })
+    .await
+    .unwrap()
+    .with_declaration(Declared::of(DECLARED, "tickets").unwrap())
+    .with_vectors(|text| vector_of(text, DIMENSION));
+    // The points of a ticket, as the pipeline writes them for this declaration.
+    let declared = |document: &Document, second: u32| {
+        let mut fields = document.clone();
+        fields.remove("owner");
+        let mut points = points(&fields, second);
+        for point in &mut points.points {
+            point.payload[RESERVED]["made"] = json!(record.declaration.made());
+        }
+        points
+    };
+    let open = doc! { "_id": 1, "subject": "one two", "status": "open", "owner": "ada" };
+    let draft = doc! { "_id": 2, "subject": "three four", "status": "draft" };
+    shop.collection::<Document>("tickets").insert_many([&open, &draft]).await.unwrap();
+    shop.collection::<Document>("notes").insert_one(&open).await.unwrap();
+    client.database("crm").collection::<Document>("tickets").insert_one(&open).await.unwrap();
+    let report = oracle.compare().await.unwrap();
+    assert_eq!((report.documents, counts(&report)), (1, [1, 0, 0, 0]), "{report}");
+
+    write(&index, &[declared(&open, 1)]).await;
+    let report = oracle.compare().await.unwrap();
+    assert_eq!(counts(&report), [0, 0, 1, 0], "the collection has no record: {report}");
+    index.set_record(&record).await.unwrap();
+    let report = oracle.compare().await.unwrap();
+    assert!(report.is_equal() && (report.documents, report.points) == (1, 2), "{report}");
+
+    let mut second = 1;
+    for (what, spoil) in [
+        ("made by", (|point| point.payload[RESERVED]["made"] = json!({})) as fn(&mut Point)),
+        ("fingerprint", |point| point.payload[RESERVED]["fingerprint"] = json!("0")),
+        ("owner", |point| {
+            point.payload.insert("owner".to_owned(), json!("ada"));
+        }),
+    ] {
+        let mut stale = declared(&open, second + 1);
+        spoil(&mut stale.points[1]);
+        write(&index, &[stale]).await;
+        let report = oracle.compare().await.unwrap();
+        assert_eq!(counts(&report), [0, 1, 0, 0], "{what}: {report}");
+        assert!(report.stale[0].what.contains(what), "{what}: {report}");
+        second += 2;
+        write(&index, &[declared(&open, second)]).await;
+    }
+    // A document of the collection that the filter leaves out.
+    write(&index, &[declared(&draft, 1)]).await;
+    let report = oracle.compare().await.unwrap();
+    assert_eq!(counts(&report), [0, 0, 1, 0], "{report}");
+    let opened = doc! {"$set": {"status": "open"}};
+    shop.collection::<Document>("tickets").update_one(doc! {"_id": 2}, opened).await.unwrap();
+    write(&index, &[declared(&doc! { "_id": 2, "subject": "three four", "status": "open" }, 2)]).await;
+    let report = oracle.compare().await.unwrap();
+    assert!(report.is_equal() && report.documents == 2, "{report}");
     mongod.stop().await;
 }
