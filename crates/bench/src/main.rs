@@ -12,11 +12,12 @@
 //! reported.
 //!
 //! `tidewheel-bench fence` measures the cost of the version fence, `tidewheel-bench verify` the duration of an audit,
-//! `tidewheel-bench observability` the cost of metrics, console and monitor, and `tidewheel-bench release` compares two
-//! builds of tidewheel.
+//! `tidewheel-bench observability` the cost of metrics, console and monitor, `tidewheel-bench indexes` that of many idle
+//! indexes, and `tidewheel-bench release` compares two builds of tidewheel.
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
 mod fence;
+mod indexes;
 mod load;
 mod observability;
 mod process;
@@ -58,6 +59,7 @@ enum Part {
     Fence(fence::Arguments),
     Verify(verify::Arguments),
     Observability(observability::Arguments),
+    Indexes(indexes::Arguments),
     Release(release::Arguments),
 }
 
@@ -163,6 +165,7 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
         Some(Part::Observability(arguments)) => {
             observability::run(&stack, &binary, dir.path(), arguments).await?;
         }
+        Some(Part::Indexes(arguments)) => indexes::run(&stack, &binary, dir.path(), arguments).await?,
         Some(Part::Release(arguments)) => release::run(&stack, &binary, dir.path(), arguments).await?,
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
     }

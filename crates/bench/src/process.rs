@@ -23,8 +23,17 @@ impl Service {
 
     /// Returns the peak resident memory, in MB.
     pub fn peak_megabytes(&self) -> f64 {
+        self.megabytes("VmHWM:")
+    }
+
+    /// Returns the resident memory now, in MB.
+    pub fn resident_megabytes(&self) -> f64 {
+        self.megabytes("VmRSS:")
+    }
+
+    fn megabytes(&self, field: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
         kilobytes.unwrap_or(f64::NAN) / 1_000.0
     }
