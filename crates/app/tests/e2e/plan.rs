@@ -156,7 +156,7 @@ fn applying(world: &World, more: &[&str]) -> Child {
 fn ended(child: Child) -> (Option<i32>, Value) {
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let last = text.lines().last().map(|line| serde_json::from_str(line).expect("a line of JSON"));
+    let last = text.lines().next_back().map(|line| serde_json::from_str(line).expect("a line of JSON"));
     (output.status.code(), last.unwrap_or_default())
 }
 
