@@ -18,6 +18,9 @@ use tidewheel_core::tls::Pem;
 
 use crate::client::{Api, ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
 
+/// The path of a specification's address whose own path may be a secret.
+const REDACTED_PATH: &str = "/***";
+
 /// How an embedding is reached: its local settings, which decide no vector.
 #[derive(Clone, Debug)]
 pub struct Transport {
@@ -129,6 +132,13 @@ fn address(spec: &EmbeddingSpec, local: &Transport) -> (String, bool) {
     if url.origin() != known.origin() {
         return (declared.clone(), false);
     }
+    // A specification has no secrets: what it leaves out comes from the settings.
+    if url.path() == REDACTED_PATH {
+        url.set_path(known.path());
+    }
+    if url.query().is_none() && url.path() == known.path() {
+        url.set_query(known.query());
+    }
     // A URL with a host, as those of one origin are, takes user name and password.
     let _ = url.set_username(known.username());
     let _ = url.set_password(known.password());
@@ -194,5 +204,20 @@ mod tests {
         assert_eq!(at(Some("https://tei.example.com:444/a")), shown("https://tei.example.com:444/a", false));
         assert_eq!(at(Some("http://tei.example.com/a")), shown("http://tei.example.com/a", false));
         assert_eq!(at(Some("no address")), shown("no address", false));
+    }
+
+    #[test]
+    fn what_a_specification_leaves_out_comes_from_the_settings() {
+        let of = |local: &str, declared: &str| {
+            address(&EmbeddingSpec { url: Some(declared.to_owned()), ..spec("default", "tei") }, &Transport::new(local))
+        };
+        let with_key = "https://tei.example.com/a?api-version=1&key=s3cret";
+        assert_eq!(of(with_key, "https://tei.example.com/a"), (with_key.to_owned(), true));
+        let other = "https://tei.example.com/b";
+        assert_eq!(of(with_key, other), (other.to_owned(), true), "a query belongs to its path");
+        let with_path = "https://tei.example.com/s3cret:a/";
+        assert_eq!(of(with_path, "https://tei.example.com/***"), (with_path.to_owned(), true));
+        let elsewhere = "https://gpu.example.com/***";
+        assert_eq!(of(with_path, elsewhere), (elsewhere.to_owned(), false));
     }
 }
