@@ -86,6 +86,7 @@ pub async fn plan(ports: &IndexesPorts, world: EstimatePorts<'_>, request: &Plan
     let submitted = submission(ports, &base, request, &mut models).await?;
     let mut refused: Vec<Refused> = submitted.refused.iter().cloned().map(Refused::from).collect();
     refused.extend(refusals_of_source(world.source, &base.catalog, &request.declared).await?);
+    refused.extend(refusal_of_other_settings(&base.catalog, request, &submitted));
     // What is refused may be what an estimate would read.
     let estimates = refused.is_empty();
     let rates = Rates::new(&*ports.reports);
@@ -202,6 +203,23 @@ async fn refusals_of_source(
         all.push(refused(None, error));
     }
     Ok(all)
+}
+
+/// Refuses to drop every index because settings declare none of them: without `[[index]]` they are the short form of
+/// another index, and most likely not those of this installation.
+fn refusal_of_other_settings(catalog: &Catalog, request: &PlanRequest, submitted: &Submitted) -> Option<Refused> {
+    if !request.short_form || catalog.is_short_form() || !request.options.only.is_empty() {
+        return None;
+    }
+    let ends_or_begins = |action: &IndexAction| matches!(action.action, Action::Drop | Action::Create);
+    let mut dropped = submitted.actions.iter().filter(|action| action.action == Action::Drop);
+    let is_all = dropped.next().is_some() && submitted.actions.iter().all(ends_or_begins);
+    is_all.then(|| Refused {
+        index: None,
+        reason: "the settings have no [[index]], and every applied index would be dropped".to_owned(),
+        hint: "check --config and TIDEWHEEL_CONFIG; to drop indexes nevertheless, name each of them with --index"
+            .to_owned(),
+    })
 }
 
 /// What these declarations read.

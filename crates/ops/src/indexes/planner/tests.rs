@@ -181,6 +181,24 @@ async fn dropped_index_names_its_points() {
 }
 
 #[tokio::test]
+async fn settings_without_indexes_do_not_drop_all_of_them() {
+    let world = World::serving().await;
+    let plan = |name: &str, only: &[&str]| {
+        let only = only.iter().map(|name| index(name)).collect();
+        let options = ApplyOptions { only, ..ApplyOptions::default() };
+        PlanRequest { short_form: true, options, ..request(vec![declaration(name)]) }
+    };
+    let planned = world.try_plan(&plan("documents", &[])).await.unwrap();
+    let [refused] = planned.plan.refused.as_slice() else { panic!("{planned:?}") };
+    assert!(refused.reason.contains("every applied index would be dropped"), "{refused:?}");
+    assert!(save(&world.ports, &planned, true).await.is_err());
+    for (name, only) in [("tickets", &[][..]), ("documents", &["tickets"][..])] {
+        let planned = world.try_plan(&plan(name, only)).await.unwrap();
+        assert!(planned.plan.refused.is_empty(), "{name} {only:?}: {planned:?}");
+    }
+}
+
+#[tokio::test]
 async fn short_form_is_compared_with_what_its_points_were_made_by() {
     let local = || PlanRequest { short_form: true, ..request(vec![declaration("documents")]) };
     let world = World::new();
