@@ -85,10 +85,8 @@ pub struct Cost {
     #[serde(skip)]
     pub tokens_per_second: Option<f64>,
     /// Documents to remove.
-    #[serde(skip)]
     pub removed: u64,
     /// Bytes of the vectors of those points; `None` if the dimension is unknown.
-    #[serde(skip)]
     pub vector_bytes: Option<u64>,
 }
 

@@ -79,7 +79,7 @@ fn json_never_changes_between_releases() {
             "details": ["model all-MiniLM-L6-v2 → hash:64, 384 → 64 dimensions"],
             "cost": {
                 "documents": 1_204_311, "texts": 1_311_020, "tokens": 214_000_000, "points": 1_311_020,
-                "sampled": 500, "seconds": 5_350, "rate": "measured",
+                "sampled": 500, "seconds": 5_350, "rate": "measured", "removed": 0, "vector_bytes": 335_621_120,
             },
             "searches": {"interrupted_ms": 0}, "rollback": "24h after the switch",
         },
