@@ -150,13 +150,33 @@ fn payload_indexes(before: &Declaration, after: &Declaration) -> Vec<String> {
     changed([("payload indexes", one, two)])
 }
 
-/// The settings of the collection that differ, by name.
+/// The settings of the collection that differ, by name, and those that keep their values although they are no longer set.
 fn collection(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
     let names = before.keys().chain(after.keys()).filter(|name| before.get(*name) != after.get(*name));
     let mut names: Vec<String> = names.map(|name| format!("qdrant.{name}")).collect();
     names.sort_unstable();
     names.dedup();
-    vec![list(&names)]
+    let kept = no_longer_set(before, after);
+    let verb = if kept.len() == 1 { "keeps its value" } else { "keep their values" };
+    let kept = (!kept.is_empty()).then(|| format!("{} {verb} in Qdrant", list(&kept)));
+    [Some(list(&names)), kept].into_iter().flatten().collect()
+}
+
+/// The settings that Qdrant cannot return to their defaults. Quantization can be turned off.
+fn no_longer_set(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
+    let mut names = Vec::new();
+    for (name, value) in before.iter().filter(|(name, _)| *name != "quantization") {
+        match (value, after.get(name)) {
+            (_, None) => names.push(format!("qdrant.{name}")),
+            (Value::Object(before), Some(Value::Object(after))) => {
+                let fields = before.keys().filter(|field| !after.contains_key(*field));
+                names.extend(fields.map(|field| format!("qdrant.{name}.{field}")));
+            }
+            _ => {}
+        }
+    }
+    names.sort_unstable();
+    names
 }
 
 /// Those that differ, as "name before → after".
@@ -258,6 +278,39 @@ mod tests {
             }),
             ["keep 24 h → 1 h 30 min", "on_dead_letter keep → remove"]
         );
+    }
+
+    #[test]
+    fn settings_of_the_collection_that_are_no_longer_set_keep_their_values() {
+        let with = |settings: Value| {
+            let mut declaration = declaration("tickets");
+            let Value::Object(settings) = settings else { unreachable!() };
+            declaration.collection.settings = settings;
+            declaration
+        };
+        let before = with(json!({
+            "hnsw": {"m": 8, "ef_construct": 64}, "quantization": {"binary": {}}, "on_disk_payload": true,
+        }));
+        for (after, expected) in [
+            (
+                json!({"hnsw": {"m": 8, "ef_construct": 64}, "on_disk_payload": false}),
+                &["qdrant.on_disk_payload, qdrant.quantization"][..],
+            ),
+            (
+                json!({"hnsw": {"m": 4}, "quantization": {"binary": {}}, "on_disk_payload": true}),
+                &["qdrant.hnsw", "qdrant.hnsw.ef_construct keeps its value in Qdrant"][..],
+            ),
+            (
+                json!({"quantization": {"binary": {}}}),
+                &[
+                    "qdrant.hnsw, qdrant.on_disk_payload",
+                    "qdrant.hnsw, qdrant.on_disk_payload keep their values in Qdrant",
+                ][..],
+            ),
+        ] {
+            let settings = with(after).collection.settings;
+            assert_eq!(between(&before, |declaration| declaration.collection.settings = settings.clone()), expected);
+        }
     }
 
     #[test]
