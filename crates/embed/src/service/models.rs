@@ -150,12 +150,15 @@ impl Served {
     /// Returns the model that a request selects: by its name, by its full id, or by the last segment of its id.
     pub(super) fn select(&self, asked: Option<&str>) -> Result<Arc<Model>, ApiError> {
         let Some(asked) = asked else { return Ok(Arc::clone(&self.default)) };
-        let mut models = self.all();
-        let names: Vec<_> = models.iter().map(|model| (&*model.name, &*model.info.engine.model)).collect();
-        match select(asked, &names) {
-            Selected::One(place) => Ok(models.swap_remove(place)),
-            Selected::Several => Err(unknown("ambiguous", asked, &names)),
-            Selected::Nothing => Err(unknown("unknown", asked, &names)),
+        let all = self.all();
+        if let Some(named) = all.iter().find(|model| model.name == asked) {
+            return Ok(Arc::clone(named));
+        }
+        let models = distinct(&all);
+        match select(asked, &names(models.iter().copied())) {
+            Selected::One(place) => Ok(Arc::clone(models[place])),
+            Selected::Several => Err(unknown("ambiguous", asked, &names(&all))),
+            Selected::Nothing => Err(unknown("unknown", asked, &names(&all))),
         }
     }
 
@@ -168,6 +171,22 @@ impl Served {
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
         std::iter::once(&self.default).chain(others.iter()).map(Arc::clone).collect()
     }
+}
+
+/// The models without further names of one: a model may have several.
+fn distinct(all: &[Arc<Model>]) -> Vec<&Arc<Model>> {
+    let mut distinct: Vec<&Arc<Model>> = Vec::with_capacity(all.len());
+    for model in all {
+        if !distinct.iter().any(|known| Arc::ptr_eq(&known.engine, &model.engine)) {
+            distinct.push(model);
+        }
+    }
+    distinct
+}
+
+/// The names and ids of models.
+fn names<'a>(models: impl IntoIterator<Item = &'a Arc<Model>>) -> Vec<(&'a str, &'a str)> {
+    models.into_iter().map(|model| (&*model.name, &*model.info.engine.model)).collect()
 }
 
 fn unknown(what: &str, asked: &str, names: &[(&str, &str)]) -> ApiError {
@@ -298,6 +317,18 @@ mod tests {
         let expected = "unknown model \"d\": this embedder serves \
              \"default\" (hash:5), \"a\" (hash:4), \"b\" (hash:3), \"c\" (hash:6)";
         assert_eq!((error.code, error.message.as_str()), ("model_not_found", expected));
+    }
+
+    #[test]
+    fn model_with_several_names_is_one_model() {
+        let shared = hash(3);
+        let models = Models::new(DEFAULT, hash(2)).with("a", Arc::clone(&shared)).with("b", shared);
+        let served = Served::start(models, 1, Limits::new(&ServiceOptions::default())).unwrap();
+        let numbers = ["a", "b", "hash:3"].map(|asked| served.select(Some(asked)).unwrap().number);
+        assert_eq!(numbers, [1, 2, 1]);
+        served.add("c".to_owned(), hash(3)).unwrap();
+        let Err(error) = served.select(Some("hash:3")) else { panic!("two models have this id") };
+        assert!(error.message.starts_with("ambiguous model \"hash:3\""), "{}", error.message);
     }
 
     #[test]
