@@ -8,12 +8,16 @@ use crate::cli::{Output, PlanArgs};
 use crate::compose::Indexes;
 use crate::exit::{Answer, Failure};
 use crate::printer;
+use crate::services::guard;
 use crate::settings::Settings;
 
 /// Prints the plan.
 pub(crate) async fn run(args: &PlanArgs, settings: &Settings) -> Result<Answer, Failure> {
     let options = ApplyOptions { only: args.indexes.iter().cloned().collect(), ..ApplyOptions::default() };
-    let planned = Indexes::new(settings)?.plan(options, args.sample).await?;
+    let indexes = Indexes::new(settings)?;
+    // The catalog of another installation is none to compare with.
+    guard(settings, indexes.redis(), None, None).check_redis().await?;
+    let planned = indexes.plan(options, args.sample).await?;
     match args.output.output {
         Output::Json => printer::json(&planned.plan),
         Output::Text => show(&planned.plan),
