@@ -43,7 +43,10 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
         server(report, address, qdrant);
         let dimension = facts.embedder.as_ref().ok().and_then(EmbedderFacts::dimension).map(|count| count as u64);
         match &facts.indexes {
-            None => collection(report, &facts.collection, qdrant.collection.as_ref(), dimension),
+            None => {
+                let elsewhere = "delete it, or set qdrant.collection to another name";
+                collection(report, &facts.collection, qdrant.collection.as_ref(), dimension, elsewhere);
+            }
             Some(probed) => reached(report, "redis", &facts.redis_url, probed, |report, _, indexes| {
                 indexes.iter().for_each(|facts| index(report, facts));
             }),
@@ -308,7 +311,9 @@ fn index(report: &mut Report, facts: &IndexFacts) {
     const PART: &str = "qdrant";
     match &facts.serving {
         // Its model may differ from the declared one: that is a new generation.
-        Some((name, found)) => collection(report, name, found.as_ref(), None),
+        Some((name, found)) => {
+            collection(report, name, found.as_ref(), None, "delete it, or give the index another name");
+        }
         None => {
             let hint = "`tidewheel run` applies the indexes of a new installation; otherwise run `tidewheel apply`";
             doubtful(report, PART, format!("index {} has no collection yet", facts.name), hint);
@@ -316,12 +321,18 @@ fn index(report: &mut Report, facts: &IndexFacts) {
     }
 }
 
-fn collection(report: &mut Report, name: &str, facts: Option<&CollectionFacts>, embedder: Option<u64>) {
+/// `elsewhere` is the hint for a collection that cannot be used.
+fn collection(
+    report: &mut Report,
+    name: &str,
+    facts: Option<&CollectionFacts>,
+    embedder: Option<u64>,
+    elsewhere: &str,
+) {
     const PART: &str = "qdrant";
     let Some(facts) = facts else {
         return right(report, PART, format!("collection {name} does not exist yet; the upserter creates it"));
     };
-    let elsewhere = "delete it, or set qdrant.collection to another name";
     match (facts.dimension, facts.distance.as_deref()) {
         (None, _) => {
             return wrong(report, PART, format!("collection {name} has no default vector"), elsewhere);

@@ -104,7 +104,9 @@ pub fn ownership(installation: &Installation, collection: &str, mark: &Collectio
                 "Qdrant collection {collection:?} belongs to installation {} of {}, but this is installation {} of {}",
                 owner.id, owner.source, installation.id, installation.source
             ))
-            .with_hint(format!("set qdrant.collection to another name, or take this collection over with {ADOPT}")),
+            .with_hint(format!(
+                "set qdrant.collection, or `name` of the [[index]], to another name, or take this collection over with {ADOPT}"
+            )),
         ),
     }
 }
