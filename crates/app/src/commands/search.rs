@@ -1,6 +1,7 @@
 //! `tidewheel search`: semantic search over the index.
 
 use serde_json::Value;
+use tidewheel_core::catalog::IndexName;
 use tidewheel_core::filter::Filter;
 use tidewheel_core::paths;
 use tidewheel_ops::search::{self, Found};
@@ -25,9 +26,17 @@ pub(crate) async fn run(args: &SearchArgs, settings: &Settings) -> Result<Answer
     match args.output.output {
         Output::Json => printer::json(&found),
         Output::Text if found.is_empty() => printer::message("no documents found"),
-        Output::Text => show(&found, &settings.documents.fields),
+        Output::Text => show(&found, titles(settings, args.index.as_ref())),
     }
     Ok(if found.is_empty() { Answer::No } else { Answer::Fine })
+}
+
+/// The text fields of the searched index, as these settings declare it: the first one is the title of a document.
+fn titles<'a>(settings: &'a Settings, index: Option<&IndexName>) -> &'a [String] {
+    let declared = settings.indexes.iter().find(|one| index.is_none_or(|name| *name == one.name));
+    let fields = declared.map(|declaration| declaration.text.fields.as_slice()).filter(|fields| !fields.is_empty());
+    // With a template, the usual fields.
+    fields.unwrap_or(&settings.documents.fields)
 }
 
 /// Prints search results as text.
@@ -79,6 +88,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::settings::{Given, load};
 
     fn found(document: Value, text: &str) -> Found {
         let Value::Object(document) = document else { unreachable!("it is an object") };
@@ -97,6 +107,28 @@ mod tests {
     fn title_is_the_first_text_field_and_is_not_repeated() {
         let found = found(json!({"_id": 1, "subject": "A subject"}), "A subject\nand its content");
         assert_eq!(title(&found, &["subject".into()]), ("A subject".into(), "and its content".into()));
+    }
+
+    #[test]
+    fn titles_are_in_the_text_fields_of_the_searched_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidewheel.toml");
+        let of = |lines: &str, index: Option<&str>| {
+            std::fs::write(&file, lines).unwrap();
+            let settings = load(&Given { config: Some(file.clone()), ..Given::default() }).unwrap().settings;
+            let index = index.map(|name| IndexName::new(name).unwrap());
+            titles(&settings, index.as_ref()).join(" ")
+        };
+        let declared = "[[index]]\nname = \"a\"\nsource = \"s.a\"\ntext.fields = [\"name\"]\n\
+                        [[index]]\nname = \"b\"\nsource = \"s.b\"\ntext.template = \"{{ x }}\"\n";
+        for (lines, index, expected) in [
+            ("", None, "subject content"),
+            ("documents.fields = [\"title\"]\n", None, "title"),
+            (declared, Some("a"), "name"),
+            (declared, Some("b"), "subject content"),
+        ] {
+            assert_eq!(of(lines, index), expected, "{lines} {index:?}");
+        }
     }
 
     #[test]
