@@ -119,8 +119,10 @@ impl Model {
             None => catalog.indexes.remove(&self.name),
         };
         let mut saved = State { catalog: self.number_of(catalog), ..state.clone() };
-        for (number, deleted) in (1..).zip(&mut saved.session.deleted) {
-            *deleted &= self.generation(saved.catalog, number).is_some();
+        for (number, (lost, deleted)) in (1..).zip(saved.lost.iter_mut().zip(&mut saved.session.deleted)) {
+            let exists = self.generation(saved.catalog, number).is_some();
+            *lost &= exists;
+            *deleted &= exists;
         }
         saved
     }

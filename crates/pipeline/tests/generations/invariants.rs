@@ -48,7 +48,8 @@ impl Model {
     /// A plain collection that an alias is about to replace does not come back empty.
     fn replaced_collection_stays_away(&self, state: &State) -> Result<(), String> {
         let mut replaced = (1..).zip(state.lost).filter(|(number, _)| self.is_being_replaced(state.catalog, *number));
-        if replaced.any(|(_, lost)| lost) { Err("a replaced collection came back".to_owned()) } else { Ok(()) }
+        let came_back = replaced.any(|(number, lost)| lost && state.collections[at(number)].exists);
+        if came_back { Err("a replaced collection came back".to_owned()) } else { Ok(()) }
     }
 
     /// When nothing is in flight, serving, kept and ready generations hold what the source has, made as declared.

@@ -4,7 +4,7 @@ use tidewheel_core::catalog::{Generation, Needs, Rows, is_futile, next_scope};
 
 use crate::model::Model;
 use crate::safeguard::Safeguard;
-use crate::state::{Entry, Found, Gate, Mark, Next, Phase, Session, State, Work, at, time_of};
+use crate::state::{Collection, Entry, Found, Gate, Mark, Next, Phase, Session, State, Work, at, time_of};
 
 /// Maximum amount of work with which the producer appends: the high-water mark.
 pub const HIGH_WATER: usize = 2;
@@ -16,7 +16,7 @@ impl Model {
             next.progress("rewind", self.rewound(state));
         } else if let Some(found) = &state.session.found {
             next.progress("append what was read", self.append_found(state, found));
-        } else {
+        } else if !self.is_undisturbed(state) {
             self.adopt(state, next);
             if !state.session.is_resting {
                 self.follow(state, next);
@@ -32,7 +32,7 @@ impl Model {
         if is_settled && state.applied != state.current {
             next.progress("pass the barrier", State { applied: state.current.clone(), ..state.clone() });
         }
-        if state.session.is_resting && state.session.pending.is_none() {
+        if state.session.is_resting && state.session.pending.is_none() && !self.is_undisturbed(state) {
             let mut rested = state.clone();
             rested.session.is_resting = false;
             rested.session.has_expired = true;
@@ -42,6 +42,14 @@ impl Model {
         if crashed != *state {
             next.chance("crash", crashed);
         }
+    }
+
+    /// Whether nothing is appended because a plain collection is deleted, and the move that replaces it is not recorded.
+    pub(crate) fn is_undisturbed(&self, state: &State) -> bool {
+        let is_deleted = |(number, collection): (u32, &Collection)| {
+            !collection.exists && self.is_being_replaced(state.catalog, number)
+        };
+        self.has(Safeguard::UndisturbedMove) && (1..).zip(&state.collections).any(is_deleted)
     }
 
     /// The state in which another session begins.

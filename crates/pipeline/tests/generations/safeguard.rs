@@ -25,7 +25,7 @@ pub enum Safeguard {
     Barrier,
     /// An upserter reads the catalog again before it creates a collection.
     ReadAgain,
-    /// An upserter does not create a plain collection that an alias is about to replace.
+    /// Nothing is appended between the deletion of a plain collection and the record of the move that replaces it.
     UndisturbedMove,
     /// The alias does not return to a generation that lost something.
     WholeRollback,

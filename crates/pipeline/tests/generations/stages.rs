@@ -46,11 +46,15 @@ impl Model {
                 next.chance("a collection is deleted", lost);
             }
             let is_missing = !exists && generation.state.is_routed();
-            if is_missing && !(self.has(Safeguard::UndisturbedMove) && self.is_being_replaced(state.catalog, number)) {
-                let mut noticed = state.clone();
-                noticed.collections[at(number)].exists = true;
-                noticed.lost[at(number)] = true;
-                next.progress("create a missing collection", noticed);
+            let mut noticed = state.clone();
+            noticed.lost[at(number)] = true;
+            if is_missing && !self.is_undisturbed(state) {
+                let mut created = noticed.clone();
+                created.collections[at(number)].exists = true;
+                next.chance("a write of another document creates a missing collection", created);
+            }
+            if is_missing && !state.lost[at(number)] {
+                next.progress("notice a missing collection", noticed);
             }
         }
     }
@@ -76,9 +80,7 @@ impl Model {
         }
         if let Some((record, view)) = &state.duplicate {
             let rest = State { duplicate: None, ..state.clone() };
-            if let Some(applied) = self.applied(record, &rest, *view) {
-                next.chance("a late write", applied);
-            }
+            next.chance("a late write", self.applied(record, &rest, *view));
         }
     }
 
@@ -108,7 +110,7 @@ impl Model {
     /// An upserter applies a record, or leaves it out.
     fn upsert(&self, record: &Record, rest: &State, next: &mut Next) {
         for view in rest.views().filter(|view| self.revision(*view) >= record.stamp) {
-            let Some(applied) = self.applied(record, rest, view) else { continue };
+            let applied = self.applied(record, rest, view);
             if rest.left.duplicates > 0 {
                 let duplicate = Some((record.clone(), rest.stale.unwrap_or(view)));
                 let left = Mishaps { duplicates: rest.left.duplicates - 1, ..rest.left };
@@ -126,25 +128,22 @@ impl Model {
         }
     }
 
-    /// The state after a record, by an upserter with this catalog. `None` while it has to wait.
-    fn applied(&self, record: &Record, rest: &State, view: CatalogId) -> Option<State> {
+    /// The state after a record, by an upserter with this catalog.
+    fn applied(&self, record: &Record, rest: &State, view: CatalogId) -> State {
         let mut applied = rest.clone();
         if self.routed(view, record.target).is_none() {
-            return Some(applied);
+            return applied;
         }
         if !rest.collections[at(record.target)].exists {
             let is_routed = self.routed(rest.catalog, record.target).is_some();
             if !is_routed && self.has(Safeguard::ReadAgain) {
-                return Some(applied);
-            }
-            if self.is_being_replaced(rest.catalog, record.target) && self.has(Safeguard::UndisturbedMove) {
-                return None;
+                return applied;
             }
             applied.lost[at(record.target)] |= is_routed;
             applied.collections[at(record.target)].exists = true;
         }
         self.write(record, &mut applied);
-        Some(applied)
+        applied
     }
 
     /// Writes a record as the fence does: the newest version or tombstone wins.
