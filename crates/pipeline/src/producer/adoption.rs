@@ -58,7 +58,7 @@ impl Session<'_> {
             // It compares everything, and is replaced by the snapshot that the catalog makes due.
             let needs = |_: &TargetId, generation: &Generation| {
                 let is_partial = generation.since == 0 && !generation.is_filled() && !generation.needs.sweep;
-                is_partial.then_some(plan::COMPLETE)
+                is_partial.then_some(Needs::COMPARISON)
             };
             if self.make_due(&writer.adopted, needs).await? {
                 return Ok(followed);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tidewheel_core::catalog::{Declaration, Generation, Selector, TargetId};
+use tidewheel_core::catalog::{Declaration, Generation, Needs, Selector, TargetId};
 use tidewheel_core::error::PortError;
 use tidewheel_core::health::Health;
 use tidewheel_core::ports::{Checkpoint, FeedBatch};
@@ -91,7 +91,7 @@ impl Session<'_> {
             let covers = |source: &Selector| appeared.iter().any(|namespace| source.covers(namespace));
             let is_due = |declaration: &Declaration| too_many || covers(&declaration.source);
             let needs =
-                |_: &TargetId, generation: &Generation| is_due(&generation.declaration).then_some(plan::COMPLETE);
+                |_: &TargetId, generation: &Generation| is_due(&generation.declaration).then_some(Needs::COMPARISON);
             self.make_due(adopted, needs).await?;
             return Ok((step, false));
         }

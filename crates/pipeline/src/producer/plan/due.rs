@@ -22,9 +22,12 @@ pub fn everything(catalog: &Catalog) -> Vec<Due> {
 }
 
 /// What a target that may have missed changes is due for; `None` if it is due for that already, and no snapshot has
-/// begun that may have passed over them.
+/// begun that may have passed over them. It lacks documents until then: a wait for them tells it by these needs from a
+/// target that only takes up another selection.
 pub fn missed(generation: &Generation) -> Option<Needs> {
-    (generation.is_filled() || !generation.needs.sweep).then_some(COMPLETE)
+    let Needs { rows, sweep } = generation.needs;
+    let is_due = !generation.is_filled() && sweep && (generation.filled == 0 || rows >= Needs::COMPARISON.rows);
+    (!is_due).then_some(Needs::COMPARISON)
 }
 
 /// The indexes in which this revision makes targets due that changes are routed to.
