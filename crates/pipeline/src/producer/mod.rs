@@ -173,6 +173,10 @@ impl Producer {
                     }
                     // The index changes while another producer works.
                     *newest.lock().await = Newest::default();
+                    // So does the catalog: if the store is wiped, this producer saves again what it knows.
+                    if let Err(error) = self.ports.targets.reload().await {
+                        debug!("failed to follow the catalog: {error}");
+                    }
                     self.health.started();
                     standing_by = true;
                     self.options.lease / 3
