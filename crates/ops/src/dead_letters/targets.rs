@@ -26,12 +26,12 @@ impl Addressed {
     }
 
     /// Whether the catalog has changed which documents belong to one of the targets, so that its document, in this
-    /// collection, may not belong to them any more.
+    /// collection, may not belong to them any more; or whether one belonged to a dropped index of the same name.
     pub(super) fn is_outdated(&self, namespace: &Namespace, catalog: &Catalog) -> bool {
         let has_changed = |generation: &Generation| {
             let declaration = &generation.declaration;
             let selects = declaration.filter.is_some() || !declaration.source.covers(namespace);
-            self.catalog < generation.due && selects
+            self.catalog < generation.since || (self.catalog < generation.due && selects)
         };
         !catalog.is_short_form()
             && catalog.routed().any(|(id, generation)| self.concerns(&id, catalog) && has_changed(generation))
@@ -119,8 +119,16 @@ mod tests {
         let namespace = Namespace::new("shop", "tickets");
         let record = addressed(&of_stage_1(routed(1, &["tickets.g1"], &[])));
         let of = |catalog: &Catalog| record.is_outdated(&namespace, catalog);
-        let later = |revision: u64| catalog(revision, &[("tickets", State::Serving), ("notes", State::Serving)]);
+        let created = |revision: u64| catalog(revision, &[("tickets", State::Serving), ("notes", State::Serving)]);
+        let later = |revision: u64| {
+            let mut catalog = created(revision);
+            for generation in catalog.indexes.values_mut().flat_map(|index| index.generations.values_mut()) {
+                generation.since = REVISION;
+            }
+            catalog
+        };
         assert!(!of(&later(REVISION + 1)), "the same documents");
+        assert!(!of(&created(REVISION)) && of(&created(REVISION + 1)), "an index that was created again");
         assert!(of(&filtered(later(REVISION + 1), "tickets", "{\"open\": true}")));
         assert!(!of(&filtered(later(REVISION), "tickets", "{\"open\": true}")), "it was routed by this filter");
         assert!(!of(&filtered(later(REVISION + 1), "notes", "{\"open\": true}")), "another index");

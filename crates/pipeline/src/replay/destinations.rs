@@ -125,6 +125,12 @@ impl Routing {
         self.catalog.generation(id).filter(|generation| generation.state.is_routed())
     }
 
+    /// Whether the catalog of this revision has routed to the selected target as it is now: a dropped index may have had
+    /// one of the same name, with other documents and vectors.
+    fn has_routed(&self, id: &TargetId, revision: u64) -> bool {
+        self.generation(id).is_some_and(|generation| generation.since <= revision)
+    }
+
     /// The selected target of entries that name none.
     pub(super) fn plain(&self) -> Option<TargetId> {
         let plain = |(id, _): &(TargetId, &Generation)| {
@@ -133,9 +139,10 @@ impl Routing {
         self.catalog.routed().find(plain).map(|(id, _)| id)
     }
 
-    /// The change for those of its targets that are selected; `None` if none is left.
+    /// The change of an entry for those of its targets that are selected; `None` if none is left.
     pub(super) fn restricted(&self, change: Change) -> Option<Change> {
-        self.for_targets(change, |_| true)
+        let stamped = change.route.stamp().map(|stamp| stamp.catalog);
+        self.for_targets(change, |id| stamped.is_none_or(|revision| self.has_routed(id, revision)))
     }
 
     /// The change for those of its selected targets that are `wanted`. It still removes its document from those that it
@@ -161,10 +168,10 @@ impl Routing {
         }
     }
 
-    /// Whether the target of a record is selected.
+    /// Whether the target of a record is selected, and still the one that it was made for.
     pub(super) fn selects(&self, record: &Embedded) -> bool {
         match &record.target {
-            Some(target) => self.generation(&target.id).is_some(),
+            Some(target) => self.has_routed(&target.id, target.catalog),
             None => self.plain().is_some(),
         }
     }
@@ -173,7 +180,7 @@ impl Routing {
 #[cfg(test)]
 mod tests {
     use tidewheel_core::catalog::State;
-    use tidewheel_testkit::contracts::samples::{change, embedded, embedded_for, routed, targets};
+    use tidewheel_testkit::contracts::samples::{REVISION, change, embedded, embedded_for, routed, targets};
 
     use super::*;
     use crate::targets::samples::{Servers, catalog, declaration, first};
@@ -230,6 +237,18 @@ mod tests {
         assert_eq!(notes.restricted(routed(1, &["tickets.g1"], &["old.g1"])), None);
         let unknown = of(Some("x")).now().await.err().unwrap();
         assert!(unknown.message.contains("\"x\" is not in the applied catalog"), "{unknown}");
+    }
+
+    #[test]
+    fn entries_of_a_dropped_index_do_not_reach_its_successor_of_the_same_name() {
+        let old = Routing::new(&three(REVISION), None);
+        assert!(old.selects(&embedded_for(1, "tickets.g1")));
+        let new = Routing::new(&three(REVISION + 1), None);
+        assert!(!new.selects(&embedded_for(1, "tickets.g1")));
+        assert_eq!(new.restricted(routed(1, &["tickets.g1"], &[])), None);
+        let removal = new.restricted(routed(1, &["tickets.g1"], &["notes.g1"])).unwrap();
+        assert_eq!(names(Some(removal)), Some((targets(&["notes.g1"]), Vec::new(), false)));
+        assert!(new.for_targets(routed(1, &["tickets.g1"], &[]), |_| true).is_some(), "judged again, it is current");
     }
 
     #[test]
