@@ -27,6 +27,10 @@ pub(super) enum Event {
     Work,
     /// One step of an index.
     Step(IndexName),
+    /// The end of the producer in the middle of a step of an index.
+    Crash(IndexName),
+    /// The late arrival of an earlier request of an alias, by its place.
+    Repeat(usize),
     Settle,
     /// The loss of the collection of a routed target, by its place.
     Lose(usize),
@@ -51,6 +55,8 @@ impl World {
             Event::Step(name) => {
                 self.step(name);
             }
+            Event::Crash(name) => self.crash(name),
+            Event::Repeat(place) => self.repeat(*place),
             Event::Settle => self.settle(),
             Event::Lose(place) => {
                 let targets: Vec<TargetId> = self.catalog.routed().map(|(target, _)| target).collect();
@@ -69,7 +75,7 @@ impl World {
     }
 
     fn apply(&mut self, submitted: &Submitted) {
-        if submitted.refused.is_empty() && submitted.has_work() {
+        if submitted.is_new() {
             self.save(submitted.clone());
         }
     }
@@ -112,15 +118,18 @@ pub(super) fn declared() -> impl Strategy<Value = Vec<Declaration>> {
 
 pub(super) fn options() -> impl Strategy<Value = ApplyOptions> {
     let only = prop_oneof![3 => Just(Vec::new()), 1 => vec(names(), 1..3)];
-    (only, prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::bool::weighted(0.2), option::of(0..4_u64))
-        .prop_map(|(only, forced, hold, drop_kept, accept_missing)| ApplyOptions {
+    let rarely = || prop::bool::weighted(0.2);
+    (only, rarely(), rarely(), rarely(), option::of(0..4_u64), any::<bool>()).prop_map(
+        |(only, forced, hold, drop_kept, accept_missing, adopt)| ApplyOptions {
             only: only.into_iter().collect(),
             forced,
             hold,
             drop_kept,
             accept_missing,
+            adopt,
             ..ApplyOptions::default()
-        })
+        },
+    )
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -129,12 +138,20 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => names().prop_map(Event::Rollback),
         6 => Just(Event::Work),
         12 => names().prop_map(Event::Step),
+        2 => names().prop_map(Event::Crash),
+        1 => (0..6_usize).prop_map(Event::Repeat),
         2 => Just(Event::Settle),
         1 => (0..9_usize).prop_map(Event::Lose),
         1 => (1..4_u64, 0..2_u64).prop_map(|(drift, unexplained)| Event::Drift(drift, unexplained)),
         1 => (1..30_u64).prop_map(|hours| Event::Pass { hours }),
     ];
     vec(event, 0..60)
+}
+
+/// Fewer cases than usual: each is a history of many steps.
+pub(super) fn of_histories() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases / 2, ..usual }
 }
 
 /// Installations in any state that a history leads to, from the short form or from nothing.

@@ -1,10 +1,12 @@
-//! An installation in memory for tests: it executes steps at once, and checks each.
+//! An installation in memory for tests: it executes steps at once or in part, and checks each. As in Qdrant, collections
+//! and aliases share their names, and an alias ends with its collection.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::samples::{checkpoint, identity};
+use super::scope::is_lost;
 use super::{
-    Catalog, Compared, Facts, Index, IndexName, Lost, State, Step, Submitted, TargetId, TargetRecord, advance,
+    Catalog, Compared, Facts, Index, IndexName, Lost, State, Step, Submitted, Switch, TargetId, TargetRecord, advance,
     next_scope,
 };
 use crate::ports::Checkpoint;
@@ -26,6 +28,8 @@ pub(super) struct World {
     pub(super) drift: Vec<(u64, u64)>,
     /// Whether no quiesce becomes quiet.
     pub(super) is_busy: bool,
+    /// Every request that named a collection for an alias.
+    requests: Vec<(String, String)>,
     quiet: BTreeSet<IndexName>,
     expired: BTreeSet<IndexName>,
     audits: BTreeMap<IndexName, Compared>,
@@ -50,6 +54,7 @@ impl World {
             records: BTreeMap::new(),
             drift: Vec::new(),
             is_busy: false,
+            requests: Vec::new(),
             quiet: BTreeSet::new(),
             expired: BTreeSet::new(),
             audits: BTreeMap::new(),
@@ -66,10 +71,31 @@ impl World {
     /// Loses the collection of a target, with its alias.
     pub(super) fn lose(&mut self, target: &TargetId) {
         let Some(generation) = self.catalog.generation(target) else { return };
-        if generation.state.is_routed() && self.collections.remove(&generation.collection) {
-            self.records.remove(&generation.collection);
-            self.aliases.retain(|_, collection| *collection != generation.collection);
+        let collection = generation.collection.clone();
+        if generation.state.is_routed() && self.collections.contains(&collection) {
+            self.drop_collection(&collection);
             self.lost.push(Lost { target: target.clone(), recent: false });
+        }
+    }
+
+    fn drop_collection(&mut self, collection: &str) {
+        self.collections.remove(collection);
+        self.records.remove(collection);
+        self.aliases.retain(|_, named| named != collection);
+    }
+
+    fn point(&mut self, alias: &IndexName, collection: &str) {
+        assert!(!self.collections.contains(alias.as_str()), "alias {alias} has the name of a collection");
+        assert!(self.collections.contains(collection), "alias {alias} names a missing collection");
+        self.aliases.insert(alias.to_string(), collection.to_owned());
+        self.requests.push((alias.to_string(), collection.to_owned()));
+    }
+
+    /// Repeats an earlier request of an alias, by its place: it was sent by another producer, and arrives now.
+    pub(super) fn repeat(&mut self, place: usize) {
+        let Some((alias, collection)) = self.requests.get(place).cloned() else { return };
+        if self.collections.contains(&collection) && !self.collections.contains(&alias) {
+            self.aliases.insert(alias, collection);
         }
     }
 
@@ -77,8 +103,15 @@ impl World {
     /// adopts the catalog, begins a snapshot and ends it. Returns whether anything changed.
     pub(super) fn work(&mut self) -> bool {
         let before = (self.catalog.revision, self.current.clone(), self.applied.clone(), self.collections.len());
-        for (_, generation) in self.catalog.routed() {
-            self.collections.insert(generation.collection.clone());
+        for (target, generation) in self.catalog.routed() {
+            // A plain collection that an alias has replaced cannot return.
+            if self.aliases.contains_key(&generation.collection) {
+                continue;
+            }
+            let created = self.collections.insert(generation.collection.clone());
+            if created && !is_lost(&self.lost, &target) {
+                self.lost.push(Lost { target, recent: false });
+            }
         }
         let mut asked = false;
         for generation in self.catalog.indexes.values_mut().flat_map(|index| index.generations.values_mut()) {
@@ -100,7 +133,35 @@ impl World {
 
     /// Executes the next step of an index, if there is one.
     pub(super) fn step(&mut self, name: &IndexName) -> bool {
-        let Some(index) = self.catalog.indexes.get(name).cloned() else { return false };
+        let Some((index, next, step)) = self.next(name) else { return false };
+        self.execute(name, &index, next, step);
+        self.now_ms += STEP_MS;
+        true
+    }
+
+    /// Stops the producer in the middle of the next step of an index: of several effects, it makes the first one. The
+    /// next producer has the catalog, the checkpoint and Qdrant.
+    pub(super) fn crash(&mut self, name: &IndexName) {
+        if let Some((index, next, step)) = self.next(name) {
+            let collection = |number: &u32| index.generations[number].collection.clone();
+            match step {
+                Step::Create(number) => drop(self.collections.insert(collection(&number))),
+                Step::Delete(number) => self.drop_collection(&collection(&number)),
+                Step::Refill { index, .. } => self.save_index(name, index, next),
+                Step::Move(Switch { from: Some(from), plain: true, .. }) => self.drop_collection(&collection(&from)),
+                _ => {}
+            }
+        }
+        self.quiet.clear();
+        self.expired.clear();
+        self.audits.clear();
+        self.deleted.clear();
+        self.now_ms += STEP_MS;
+    }
+
+    /// The next step of an index, with the index and the revision under which it saves something.
+    fn next(&self, name: &IndexName) -> Option<(Index, u64, Step)> {
+        let index = self.catalog.indexes.get(name)?.clone();
         let records = index.generations.iter().filter_map(|(number, generation)| {
             let record = self.records.get(&generation.collection)?;
             (record.target() == name.target(*number)).then(|| (*number, record.clone()))
@@ -124,24 +185,21 @@ impl World {
             audit: self.audits.get(name),
             deleted: self.deleted.get(name).unwrap_or(&none),
         };
-        let Some(step) = advance(name, &index, &facts) else { return false };
+        let step = advance(name, &index, &facts)?;
         check(name, &index, &facts, &step);
         let next = facts.next_revision();
-        self.execute(name, &index, next, step);
-        self.now_ms += STEP_MS;
-        true
+        Some((index, next, step))
     }
 
     fn execute(&mut self, name: &IndexName, index: &Index, next: u64, step: Step) {
         let collection = |number: &u32| index.generations[number].collection.clone();
         match step {
             Step::Create(number) | Step::Alter(number) => {
+                assert!(!self.aliases.contains_key(&collection(&number)), "an alias has the name of a collection");
                 self.collections.insert(collection(&number));
                 self.records.insert(collection(&number), index.record(name, number, self.catalog.revision).unwrap());
             }
-            Step::Alias { to: Some(number) } => {
-                self.aliases.insert(name.to_string(), collection(&number));
-            }
+            Step::Alias { to: Some(number) } => self.point(name, &collection(&number)),
             Step::Alias { to: None } => {
                 self.aliases.remove(name.as_str());
             }
@@ -167,17 +225,15 @@ impl World {
             }
             Step::Move(switch) => {
                 if let Some(from) = switch.from.filter(|_| switch.plain) {
-                    self.collections.remove(&collection(&from));
-                    self.records.remove(&collection(&from));
+                    self.drop_collection(&collection(&from));
                     self.lost.retain(|loss| loss.target != name.target(from));
                 }
-                self.aliases.insert(name.to_string(), collection(&switch.to));
+                self.point(name, &collection(&switch.to));
                 self.quiet.remove(name);
                 self.expired.remove(name);
             }
             Step::Delete(number) => {
-                self.collections.remove(&collection(&number));
-                self.records.remove(&collection(&number));
+                self.drop_collection(&collection(&number));
                 self.lost.retain(|loss| loss.target != name.target(number));
                 self.deleted.entry(name.clone()).or_default().insert(number);
             }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::samples::{catalog, name};
-use super::super::walks::{NAMES, declared, variant, worlds};
+use super::super::walks::{NAMES, declared, of_histories, variant, worlds};
 use super::super::world::World;
 use super::*;
 use crate::catalog::{ApplyOptions, Catalog, Choice, Declaration, Needs, Rows, State, Submitted, next_scope, submit};
@@ -133,6 +133,39 @@ fn interrupted_replacement_of_a_plain_collection_is_completed_at_once() {
     assert_eq!(world.aliases[NAMES[0]], "documents.g2");
 }
 
+/// Changes the model of the only index. The producer stops in the middle of the step after this number of steps; the next
+/// producer acts before or after the other services. Returns whether the change took more steps.
+fn change_model_despite_a_crash(mut world: World, steps: usize, acts_first: bool) -> bool {
+    let index = world.catalog.indexes.keys().next().unwrap().clone();
+    let declared = [variant(index.as_str(), 1)];
+    world.declare(&declared, &options());
+    let mut has_more = true;
+    for _ in 0..steps {
+        world.work();
+        has_more = world.step(&index);
+    }
+    world.crash(&index);
+    if acts_first {
+        world.step(&index);
+    }
+    world.settle();
+    world.now_ms += 25 * 3_600_000;
+    world.settle();
+    world.check_end(&declared);
+    has_more
+}
+
+#[test]
+fn change_of_model_survives_a_crash_in_each_step() {
+    let plain = World::new(Catalog::short_form(Arc::new(variant(NAMES[0], 0))));
+    for start in [world(), plain] {
+        for acts_first in [true, false] {
+            let steps = (0..100).take_while(|steps| change_model_despite_a_crash(start.clone(), *steps, acts_first));
+            assert!((8..100).contains(&steps.count()));
+        }
+    }
+}
+
 #[test]
 fn generation_with_unexplained_drift_is_filled_again_three_times() {
     let mut world = world();
@@ -235,6 +268,8 @@ fn target_that_keeps_losing_records_is_filled_when_that_is_over() {
 }
 
 proptest! {
+    #![proptest_config(of_histories())]
+
     #[test]
     fn every_history_ends_in_the_declared_indexes(mut world in worlds(), declared in declared()) {
         world.drift.clear();

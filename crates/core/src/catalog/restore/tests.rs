@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::samples::{declaration, name};
-use super::super::walks::worlds;
+use super::super::walks::{of_histories, worlds};
 use super::*;
 use crate::catalog::Switch;
 
@@ -78,6 +78,8 @@ fn copy_of_a_collection_is_ignored() {
 }
 
 proptest! {
+    #![proptest_config(of_histories())]
+
     #[test]
     fn restored_catalog_serves_what_was_served(mut world in worlds()) {
         world.settle();

@@ -1,9 +1,9 @@
-use proptest::prelude::*;
-
 use super::super::samples::{catalog, declaration, identity, name};
-use super::super::walks::{NAMES, declared, options, variant, worlds};
+use super::super::walks::{NAMES, variant};
 use super::*;
 use crate::catalog::{Compared, EmbeddingSpec, Generation, Part, Rows, State, Switch};
+
+mod histories;
 
 const NOW: u64 = 1_000;
 
@@ -321,78 +321,4 @@ fn replaced_embedding_that_both_generations_need_is_refused() {
     let refused = submitted(&current, &[with(spec("default", "b"))]);
     assert!(reason(&refused).contains("embedding \"default\" is replaced while generation 1 needs it"));
     assert_eq!(only(&submitted(&current, &[with(spec("second", "b"))])).action, Action::Generation);
-}
-
-/// The generation that the index is to serve.
-fn intended(index: &Index) -> &Generation {
-    let is_coming = |state| matches!(state, State::Creating | State::Filling | State::Comparing | State::Ready);
-    let coming = || index.generations.iter().rev().find(|(_, generation)| is_coming(generation.state));
-    let switching = index.switching.map(|switch| switch.to);
-    let number = switching.or_else(|| coming().map(|(number, _)| *number)).or(index.serving).unwrap();
-    &index.generations[&number]
-}
-
-proptest! {
-    #[test]
-    fn submitting_twice_is_submitting_once(world in worlds(), declared in declared(), options in options()) {
-        let first = world.submitted(&declared, &options);
-        let choice = Choice::Declared(ApplyOptions { collections: world.collections.clone(), ..options.clone() });
-        prop_assert_eq!(first.expected, world.catalog.revision);
-        if !first.refused.is_empty() || !first.has_work() {
-            prop_assert_eq!(&first.catalog, &world.catalog);
-            prop_assert!(first.changes(&world.catalog).is_empty());
-            return Ok(());
-        }
-        prop_assert!(first.catalog.revision > world.catalog.revision);
-        let second = submit(&first.catalog, &declared, &choice, world.now_ms + 5);
-        prop_assert!(second.refused.is_empty() && !second.has_work(), "{:#?}", second);
-        prop_assert_eq!(second.catalog, first.catalog);
-    }
-
-    #[test]
-    fn every_declared_index_is_intended(world in worlds(), declared in declared(), options in options()) {
-        let submitted = world.submitted(&declared, &options);
-        prop_assume!(submitted.refused.is_empty());
-        for declaration in declared.iter().filter(|one| options.only.is_empty() || options.only.contains(&one.name)) {
-            let intended = intended(&submitted.catalog.indexes[&declaration.name]);
-            prop_assert!(intended.declaration.difference(declaration).is_empty(), "{:#?}", intended);
-        }
-    }
-
-    #[test]
-    fn only_named_generations_change(world in worlds(), declared in declared(), options in options()) {
-        let submitted = world.submitted(&declared, &options);
-        prop_assume!(submitted.refused.is_empty() && !world.catalog.is_short_form());
-        for (target, after) in submitted.catalog.targets() {
-            let before = world.catalog.generation(&target);
-            let action = submitted.actions.iter().find(|action| action.index == target.index);
-            let is_named = action.is_some_and(|action| {
-                action.generation == Some(target.generation) || action.ended.contains(&target.generation)
-            });
-            prop_assert!(before == Some(after) || is_named, "{target}: {:#?}", submitted.actions);
-            if let Some(before) = before.filter(|before| before.state.is_routed() && after.state.is_routed()) {
-                prop_assert_eq!(before.since, after.since);
-            }
-        }
-        for (name, index) in &world.catalog.indexes {
-            let after = &submitted.catalog.indexes[name];
-            prop_assert!(index.generations.keys().all(|number| after.generations.contains_key(number)));
-            prop_assert!(after.serving == index.serving || after.serving.is_none());
-        }
-    }
-
-    #[test]
-    fn changes_turn_the_catalog_into_the_submitted_one(world in worlds(), declared in declared()) {
-        let submitted = world.submitted(&declared, &ApplyOptions::default());
-        let mut indexes = if world.catalog.is_short_form() { BTreeMap::new() } else { world.catalog.indexes.clone() };
-        for (name, index) in submitted.changes(&world.catalog) {
-            match index {
-                Some(index) => drop(indexes.insert(name, index)),
-                None => drop(indexes.remove(&name)),
-            }
-        }
-        if submitted.has_work() && submitted.refused.is_empty() {
-            prop_assert_eq!(indexes, submitted.catalog.indexes);
-        }
-    }
 }

@@ -154,8 +154,14 @@ prop_compose! {
     }
 }
 
+/// More cases than usual: each is one step.
+fn of_moments() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: 16 * usual.cases, ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_096))]
+    #![proptest_config(of_moments())]
 
     #[test]
     fn every_step_keeps_alias_routing_and_collections_safe(
