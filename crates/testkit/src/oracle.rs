@@ -203,9 +203,15 @@ impl Oracle {
         for database in self.mongo.list_database_names().await.map_err(source)? {
             let listed = self.mongo.database(&database).list_collections().await.map_err(source)?;
             let listed: Vec<CollectionSpecification> = listed.try_collect().await.map_err(source)?;
+            // Compared separately.
+            let is_undecodable = |name: &str| {
+                database == self.options.database && self.undecodable.as_deref().is_some_and(|other| other == name)
+            };
             // Views are not indexed.
             let covered = listed.iter().filter(|found| {
-                found.collection_type == CollectionType::Collection && declared.covers(&database, &found.name)
+                found.collection_type == CollectionType::Collection
+                    && declared.covers(&database, &found.name)
+                    && !is_undecodable(&found.name)
             });
             namespaces.extend(covered.map(|found| Namespace::new(&database, &found.name)));
         }

@@ -23,6 +23,7 @@ Examples:
   tidewheel-soak                                     a random seed, ten minutes
   tidewheel-soak --seed 7 --duration 1m              seed 7 for one minute
   tidewheel-soak --seeds 1..5 --duration 3m          five seeds, one after another
+  tidewheel-soak --indexes                           with declared indexes, and changes of them
   tidewheel-soak --output json | jq '.[].converged'
 
 Exit codes: 0 every seed converged, 1 a seed did not converge, 2 the soak failed to run.
@@ -46,9 +47,13 @@ struct Arguments {
     /// Writes started per second
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     operations_per_second: u32,
-    /// Time for the pipeline to converge after all faults have ended
-    #[arg(long, default_value = "2m", value_parser = duration)]
-    patience: Duration,
+    /// Time for the pipeline to converge after all faults have ended [default: 2m, with --indexes 6m]
+    #[arg(long, value_parser = duration)]
+    patience: Option<Duration>,
+    /// Declare three indexes over two databases instead of a single one, and change, roll back, drop and create them
+    /// meanwhile
+    #[arg(long)]
+    indexes: bool,
     /// The tidewheel binary [default: in the directory of this binary]
     #[arg(long, value_name = "PATH")]
     tidewheel: Option<PathBuf>,
@@ -111,19 +116,22 @@ async fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> 
 /// Runs one seed in a separate directory.
 async fn one(arguments: &Arguments, binary: &Path, seed: u64) -> Result<SoakReport, Box<dyn std::error::Error>> {
     let folder = TempDir::with_prefix(format!("tidewheel-soak-{seed}-"))?;
-    let engine = HashEngine::new(SoakOptions::DIMENSION);
+    let defaults = SoakOptions::new(seed, binary, folder.path());
+    let patience = if arguments.indexes { SoakOptions::PATIENCE_WITH_INDEXES } else { defaults.patience };
     let options = SoakOptions {
         duration: arguments.duration,
         faults_per_minute: arguments.faults_per_minute,
         operations_per_second: arguments.operations_per_second,
-        patience: arguments.patience,
-        embed: Some(Arc::new(move |text| {
-            let mut vector = vec![0.0; SoakOptions::DIMENSION];
+        patience: arguments.patience.unwrap_or(patience),
+        indexes: arguments.indexes,
+        embed: Some(Arc::new(|dimension, text| {
+            let engine = HashEngine::new(dimension);
+            let mut vector = vec![0.0; dimension];
             engine.embed_one(Text::plain(&engine.tokenize(text).ids), &mut vector);
             vector
         })),
         progress: Arc::new(|line| eprintln!("{line}")),
-        ..SoakOptions::new(seed, binary, folder.path())
+        ..defaults
     };
     let report = match soak::run(options).await {
         Ok(report) => report,

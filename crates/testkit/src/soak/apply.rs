@@ -1,21 +1,41 @@
 //! Applies writes to MongoDB.
 
-use bson::{RawDocumentBuf, doc};
+use bson::{Document, RawDocumentBuf, doc};
 use futures::FutureExt as _;
 use mongodb::error::{Error, Result};
-use mongodb::{ClientSession, Collection, Database};
+use mongodb::{Client, ClientSession, Collection, Database};
 
-use super::documents::{UNDECODABLE, undecodable};
+use super::documents::{COLLECTIONS, DATABASE, MOVED, SECOND_DATABASE, UNDECODABLE, undecodable};
 use super::operations::{Step, Write};
 
+/// The databases that the writes go to.
+pub(super) struct Databases {
+    first: Database,
+    /// That of the collection at [`MOVED`]; `None` if it is in the first one.
+    second: Option<Database>,
+}
+
+impl Databases {
+    /// The databases, one or two of them.
+    pub(super) fn new(client: &Client, has_second: bool) -> Self {
+        let second = has_second.then(|| client.database(SECOND_DATABASE));
+        Self { first: client.database(DATABASE), second }
+    }
+
+    fn collection(&self, name: &str) -> Collection<Document> {
+        let second = self.second.as_ref().filter(|_| name == COLLECTIONS[MOVED]);
+        second.unwrap_or(&self.first).collection(name)
+    }
+}
+
 /// Applies all steps; returns the number of changed documents.
-pub(super) async fn apply(database: &Database, write: &Write) -> Result<u64> {
-    let mut session = database.client().start_session().await?;
+pub(super) async fn apply(databases: &Databases, write: &Write) -> Result<u64> {
+    let mut session = databases.first.client().start_session().await?;
     if !write.transaction {
-        return steps(database, &mut session, &write.steps).await;
+        return steps(databases, &mut session, &write.steps).await;
     }
     session.start_transaction().await?;
-    match steps(database, &mut session, &write.steps).await {
+    match steps(databases, &mut session, &write.steps).await {
         Ok(changed) => session.commit_transaction().await.map(|()| changed),
         Err(error) => {
             // The server aborts an unfinished transaction automatically if this call fails.
@@ -25,17 +45,17 @@ pub(super) async fn apply(database: &Database, write: &Write) -> Result<u64> {
     }
 }
 
-async fn steps(database: &Database, session: &mut ClientSession, steps: &[Step]) -> Result<u64> {
+async fn steps(databases: &Databases, session: &mut ClientSession, steps: &[Step]) -> Result<u64> {
     let mut changed = 0;
     for step in steps {
         // Boxed: the driver's futures are large.
-        changed += apply_step(database, session, step).boxed().await?;
+        changed += apply_step(databases, session, step).boxed().await?;
     }
     Ok(changed)
 }
 
-async fn apply_step(database: &Database, session: &mut ClientSession, step: &Step) -> Result<u64> {
-    let of = |collection: &str| -> Collection<bson::Document> { database.collection(collection) };
+async fn apply_step(databases: &Databases, session: &mut ClientSession, step: &Step) -> Result<u64> {
+    let of = |collection: &str| databases.collection(collection);
     Ok(match step {
         Step::Insert { collection, documents } => {
             of(collection).insert_many(documents).session(session).await?.inserted_ids.len() as u64
@@ -57,7 +77,7 @@ async fn apply_step(database: &Database, session: &mut ClientSession, step: &Ste
         }
         Step::InsertUndecodable { serial } => {
             let command = RawDocumentBuf::from_bytes(undecodable(*serial)).map_err(Error::custom)?;
-            let answer = database.run_raw_command(command).session(session).await?;
+            let answer = databases.first.run_raw_command(command).session(session).await?;
             u64::try_from(answer.get_i32("n").unwrap_or_default()).unwrap_or_default()
         }
         Step::DeleteUndecodable { serial } => {

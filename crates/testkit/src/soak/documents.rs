@@ -15,6 +15,10 @@ pub(super) const DATABASE: &str = "soak";
 pub(super) const COLLECTIONS: [&str; 4] = ["tickets", "notes", "things", "scratch"];
 /// Index of the droppable collection in [`COLLECTIONS`].
 pub(super) const SCRATCH: usize = 3;
+/// With declared indexes, the database of one of the collections.
+pub(super) const SECOND_DATABASE: &str = "crm";
+/// Index of the collection in [`SECOND_DATABASE`] in [`COLLECTIONS`].
+pub(super) const MOVED: usize = 2;
 /// An indexed collection of documents whose `_id` is invalid UTF-8. Each has one chunk and a unique `serial`.
 pub(super) const UNDECODABLE: &str = "undecodable";
 /// A collection that must not be indexed.
@@ -38,6 +42,9 @@ const WORDS: [&str; 16] = [
     "🙂",
     "line\n",
 ];
+
+/// With declared indexes, the values of the field `status`, by which one of them filters.
+pub(super) const STATUSES: [&str; 4] = ["open", "draft", "urgent", "closed"];
 
 /// Every singleton `_id`: MongoDB compares numbers by value, so NaN is one of them.
 pub(super) fn single_ids() -> Vec<Bson> {

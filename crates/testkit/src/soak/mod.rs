@@ -13,6 +13,8 @@
 //! - **The verdict is the oracle's.** After all faults are healed, index and source are read completely, every document
 //!   and every point, until they are equal and both streams are drained, or the timeout expires. Services that exited
 //!   on their own or did not stop on SIGTERM are failures too.
+//! - **Declared indexes, on request.** Three indexes over two databases, of which one has a filter, replace the single one.
+//!   Their declarations change meanwhile, by commands that are killed too, and each index has an oracle: see `indexes`.
 //! - **Every dead letter is explained.** Some documents are deep, huge or strange, or have an `_id` of invalid UTF-8, and
 //!   have to be indexed. Some are poison: nested deeper than Qdrant stores, or with a text for which the embedder
 //!   answers 500. Each of those has to become a dead letter with that reason, and no other document may.
@@ -36,12 +38,14 @@ mod apply;
 mod documents;
 mod endpoint;
 mod faults;
+mod indexes;
 mod inject;
 mod operations;
 mod options;
 mod redis;
 mod report;
 mod service;
+mod settings;
 mod storm;
 mod tally;
 mod verdict;
@@ -50,13 +54,17 @@ mod writer;
 
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use self::indexes::{Declarations, Operator};
 pub use self::options::{Embed, Progress, SoakOptions};
 pub use self::redis::Backlog;
 pub use self::report::SoakReport;
 use self::tally::Tally;
 use self::world::World;
+
+/// Faults that may be asked for before they are injected.
+const ASKED: usize = 8;
 
 /// The soak itself failed; the state of the pipeline is unknown.
 #[derive(Debug, thiserror::Error)]
@@ -100,28 +108,43 @@ impl SoakError {
 pub async fn run(options: SoakOptions) -> Result<SoakReport, SoakError> {
     let tally = Tally::default();
     let world = World::start(&options).await?;
-    let mut writer = writer::Writer::connect(&world, options.seed).await?;
+    let mut writer = writer::Writer::connect(&world, &options).await?;
     // Documents written before the first service starts become the initial snapshot, which the faults hit too.
     writer.prepare(&tally).await?;
     world.start_services().await?;
 
+    let (faults, asked) = mpsc::channel(ASKED);
+    let operator = options.indexes.then(|| Operator::new(&world, options.seed, faults));
     let (over, end) = watch::channel(false);
     let time_is_up = async {
         tokio::time::sleep(options.duration).await;
         over.send_replace(true);
         Ok(())
     };
-    tokio::try_join!(
+    let ((), (), (), declared, ()) = tokio::try_join!(
         time_is_up,
         writer.write(&tally, options.operations_per_second, end.clone()),
-        storm::storm(&world, &options, &tally, end.clone()),
+        storm::storm(&world, &options, &tally, asked, end.clone()),
+        operate(operator, &tally, end.clone()),
         progress(&world, &options, &tally, end),
     )?;
 
     (options.progress)(&format!("seed {}: healed, waiting until the index equals the source", options.seed));
     world.heal().await?;
-    let verdict = verdict::wait(&world, &options, &tally, Instant::now()).await?;
+    let verdict = verdict::wait(&world, &options, &tally, declared, Instant::now()).await?;
     Ok(SoakReport::new(&options, &tally, verdict, &world))
+}
+
+/// Changes the declarations until the end; returns the last ones.
+async fn operate(
+    operator: Option<Operator<'_>>,
+    tally: &Tally,
+    end: watch::Receiver<bool>,
+) -> Result<Option<Declarations>, SoakError> {
+    match operator {
+        Some(operator) => operator.operate(tally, end).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Reports progress every few seconds until the end.

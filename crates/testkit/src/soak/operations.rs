@@ -2,10 +2,12 @@
 
 use bson::{Bson, Document, doc};
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::documents::{
-    COLLECTIONS, FOREIGN, Hostile, Length, SCRATCH, document, id, make_hostile, poison_id, single_ids, text, twin,
+    COLLECTIONS, FOREIGN, Hostile, Length, SCRATCH, STATUSES, document, id, make_hostile, poison_id, single_ids, text,
+    twin,
 };
 
 /// Number of frequently changed documents.
@@ -70,6 +72,8 @@ pub(super) struct Planner {
     gone: [Vec<Bson>; COLLECTIONS.len()],
     /// Serials of documents with an invalid UTF-8 `_id`.
     undecodable: Vec<i64>,
+    /// Decides the statuses of documents; `None` if they have none. Separate, so that all other writes are the same.
+    statuses: Option<StdRng>,
 }
 
 impl Planner {
@@ -83,11 +87,20 @@ impl Planner {
             there: Default::default(),
             gone,
             undecodable: Vec::new(),
+            statuses: None,
         }
+    }
+
+    /// With a status in every document, and writes that change only that: the document enters or leaves a filter.
+    pub(super) fn with_statuses(self, seed: u64) -> Self {
+        Self { statuses: Some(StdRng::seed_from_u64(seed ^ 0x57a7)), ..self }
     }
 
     /// The next write.
     pub(super) fn next(&mut self) -> Write {
+        if let Some(write) = self.change_status() {
+            return write;
+        }
         let place = self.rng.random_range(0..COLLECTIONS.len());
         let collection = COLLECTIONS[place];
         let full = self.there[place].len() > MANY;
@@ -155,7 +168,30 @@ impl Planner {
     fn document(&mut self, id: Bson) -> Document {
         self.serial += 1;
         self.next_number += 1;
-        document(&mut self.rng, id, self.serial)
+        let mut document = document(&mut self.rng, id, self.serial);
+        if let Some(rng) = &mut self.statuses {
+            document.insert("status", *STATUSES.choose(rng).expect("there are some"));
+        }
+        document
+    }
+
+    /// One write in six changes the status of a document, often that of a hot one.
+    fn change_status(&mut self) -> Option<Write> {
+        let rng = self.statuses.as_mut()?;
+        if !rng.random_bool(1.0 / 6.0) {
+            return None;
+        }
+        let place = rng.random_range(0..COLLECTIONS.len());
+        let there = &self.there[place];
+        let (place, id) = match there.choose(rng) {
+            Some(id) if rng.random_bool(0.7) => (place, id.clone()),
+            _ => (0, Bson::Int32(rng.random_range(0..HOT))),
+        };
+        let status = *STATUSES.choose(rng).expect("there are some");
+        let kind = if status == "draft" { "leave the filter" } else { "enter the filter" };
+        let (collection, fields) = (COLLECTIONS[place], doc! { "status": status });
+        let steps = vec![Step::Set { collection, id, fields, upsert: false }];
+        Some(Write { kind, steps, transaction: false })
     }
 
     fn insert(&mut self, place: usize, count: usize) -> Step {
@@ -324,6 +360,28 @@ mod tests {
         assert!(format!("{first:?}") == format!("{second:?}"));
         let kinds: HashSet<_> = first.iter().map(|write| write.kind).collect();
         assert_eq!(kinds.len(), 23, "{kinds:?}");
+    }
+
+    #[test]
+    fn statuses_change_no_other_write() {
+        let plan = |planner: Planner| {
+            let mut planner = planner;
+            (0..2_000).map(|_| planner.next()).collect::<Vec<_>>()
+        };
+        let (plain, mut with) = (plan(Planner::new(5)), plan(Planner::new(5).with_statuses(5)));
+        let moves = ["enter the filter", "leave the filter"];
+        assert!(moves.iter().all(|kind| with.iter().filter(|write| write.kind == *kind).count() > 20));
+        with.retain(|write| !moves.contains(&write.kind));
+        for step in with.iter_mut().flat_map(|write| &mut write.steps) {
+            match step {
+                Step::Insert { documents, .. } => documents.iter_mut().for_each(|document| {
+                    assert!(document.remove("status").is_some());
+                }),
+                Step::Replace { document, .. } => assert!(document.remove("status").is_some()),
+                _ => {}
+            }
+        }
+        assert!(format!("{with:?}") == format!("{:?}", &plain[..with.len()]));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 /// Receives progress, one line at a time.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Computes the expected vector of a chunk's text.
-pub type Embed = Arc<dyn Fn(&str) -> Vec<f32> + Send + Sync>;
+/// Computes the expected vector, of this dimension, of what the embedder is given for a chunk.
+pub type Embed = Arc<dyn Fn(usize, &str) -> Vec<f32> + Send + Sync>;
 
 /// Options of one soak.
 #[derive(Clone)]
@@ -28,8 +28,12 @@ pub struct SoakOptions {
     pub folder: PathBuf,
     /// Timeout for convergence after healing.
     pub patience: Duration,
-    /// Also checks the vectors, of [`SoakOptions::MODEL`]. Injected, so that the testkit needs no engine.
+    /// Also checks the vectors, of [`SoakOptions::MODEL`] and, with declared indexes, of other dimensions. Injected, so
+    /// that the testkit needs no engine.
     pub embed: Option<Embed>,
+    /// Declares three indexes over two databases instead of the short form of one, and changes their declarations
+    /// meanwhile.
+    pub indexes: bool,
     /// Receiver of progress.
     pub progress: Progress,
 }
@@ -39,6 +43,9 @@ impl SoakOptions {
     pub const MODEL: &'static str = "hash:64";
     /// Dimension of its vectors.
     pub const DIMENSION: usize = 64;
+    /// A timeout for convergence with declared indexes: the controller repeats moves and comparisons minutes after they
+    /// have failed.
+    pub const PATIENCE_WITH_INDEXES: Duration = Duration::from_secs(360);
 
     /// Options for a run of ten minutes, without progress output.
     #[must_use]
@@ -52,6 +59,7 @@ impl SoakOptions {
             folder: folder.into(),
             patience: Duration::from_secs(120),
             embed: None,
+            indexes: false,
             progress: Arc::new(|_| {}),
         }
     }
@@ -66,6 +74,7 @@ impl fmt::Debug for SoakOptions {
             .field("operations_per_second", &self.operations_per_second)
             .field("tidewheel", &self.tidewheel)
             .field("folder", &self.folder)
+            .field("indexes", &self.indexes)
             .finish_non_exhaustive()
     }
 }

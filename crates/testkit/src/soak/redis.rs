@@ -1,10 +1,11 @@
-//! Backlog of both streams, read from Redis directly.
+//! Backlog of both streams, dead letters and the catalog, read from Redis directly.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{FromRedisValue, RedisResult, Value};
 use serde::Serialize;
-use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, StreamKeys};
+use tidewheel_core::catalog::{Index, TargetId};
+use tidewheel_stores::redis::keys::{INDEXES, STAGE_1, STAGE_2, StreamKeys};
 
 /// Backlog of one stage.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -63,6 +64,8 @@ fn field<T: FromRedisValue>(fields: &HashMap<String, Value>, name: &str) -> Opti
 pub(super) struct SoakLetter {
     /// Namespace and `_id`, in the oracle's format.
     pub(super) document: String,
+    /// The declared indexes that it concerns.
+    pub(super) indexes: BTreeSet<String>,
     /// Stream, entry and reason.
     pub(super) reason: String,
 }
@@ -89,12 +92,30 @@ pub(super) async fn parked(url: &str) -> RedisResult<Vec<SoakLetter>> {
                 let text = |name: &str| field::<String>(&letter.map, name).unwrap_or_default();
                 parked.push(SoakLetter {
                     document: format!("{} {}", text("namespace"), text("key")),
+                    indexes: indexes_of(&text("targets"), text("index")),
                     reason: format!("{} {} {}: {}", text("stream"), text("entry"), text("id"), text("reason")),
                 });
             }
         }
     }
     Ok(parked)
+}
+
+/// The indexes of a dead letter: those of the targets in stage 1, the one of stage 2, none in the short form.
+fn indexes_of(targets: &str, index: String) -> BTreeSet<String> {
+    let targets: Vec<TargetId> = serde_json::from_str(targets).unwrap_or_default();
+    let named = targets.into_iter().map(|target| target.index.to_string());
+    named.chain((!index.is_empty()).then_some(index)).collect()
+}
+
+/// The indexes of the applied catalog, by name.
+pub(super) async fn indexes(url: &str) -> RedisResult<BTreeMap<String, Index>> {
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let fields: HashMap<String, String> = redis::cmd("HGETALL").arg(INDEXES).query_async(&mut connection).await?;
+    let fields = fields.into_iter().filter(|(name, _)| !name.starts_with('#'));
+    // An index that cannot be read is missing, which the caller waits out.
+    Ok(fields.filter_map(|(name, json)| Some((name, serde_json::from_str(&json).ok()?))).collect())
 }
 
 /// Summarizes both stages.
@@ -107,4 +128,17 @@ pub(super) fn show(stages: &[Backlog]) -> String {
         })
         .collect();
     format!("lag + pending {}", stages.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_letter_names_the_indexes_of_its_targets() {
+        let of = |targets, index: &str| indexes_of(targets, index.to_owned()).into_iter().collect::<Vec<_>>();
+        assert_eq!(of(r#"["open.g2","all.g1","open.g3"]"#, ""), ["all", "open"]);
+        assert_eq!(of("", "things"), ["things"]);
+        assert!(of("", "").is_empty());
+    }
 }

@@ -37,7 +37,14 @@ pub struct SoakReport {
     pub faults: BTreeMap<String, BTreeMap<String, u64>>,
     /// Faults without effect, not counted above.
     pub idle_faults: u64,
-    /// Documents in MongoDB at the end.
+    /// Confirmed changes of declarations, by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub changes: BTreeMap<String, u64>,
+    /// Changes of declarations whose command failed or was killed, so that their outcome is unknown; `None` without
+    /// declared indexes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unconfirmed_changes: Option<u64>,
+    /// Documents in MongoDB at the end; those of all declared indexes.
     pub documents: u64,
     /// Points in Qdrant at the end.
     pub points: u64,
@@ -85,6 +92,8 @@ impl SoakReport {
             unacknowledged_operations: counts.unacknowledged,
             faults,
             idle_faults: counts.idle_faults,
+            changes: counts.changes.into_iter().map(|(kind, times)| (kind.to_owned(), times)).collect(),
+            unconfirmed_changes: options.indexes.then_some(counts.unconfirmed_changes),
             documents: found.documents,
             points: found.points,
             missing: found.missing,
@@ -120,6 +129,12 @@ impl SoakReport {
         self.faults.values().flat_map(BTreeMap::values).sum()
     }
 
+    /// Number of confirmed changes of declarations.
+    #[must_use]
+    pub fn changes_in_all(&self) -> u64 {
+        self.changes.values().sum()
+    }
+
     /// Number of writes that changed something.
     #[must_use]
     pub fn operations_in_all(&self) -> u64 {
@@ -150,6 +165,13 @@ impl fmt::Display for SoakReport {
             row(&format!("  {fault}"), targets.values().sum(), &each.join(", "))?;
         }
         row("  without effect", self.idle_faults, "not counted")?;
+        if let Some(unconfirmed) = self.unconfirmed_changes {
+            row("changes of indexes", self.changes_in_all(), "")?;
+            for (kind, times) in &self.changes {
+                row(&format!("  {kind}"), *times, "")?;
+            }
+            row("  not confirmed", unconfirmed, "not counted")?;
+        }
         row("documents", self.documents, "")?;
         row("points", self.points, "")?;
         for (name, found) in self.differences() {

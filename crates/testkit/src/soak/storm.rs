@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::faults::{Planner, Target};
+use super::faults::{Planned, Planner, Target};
 use super::inject::inject;
 use super::tally::Tally;
 use super::world::World;
@@ -17,11 +17,13 @@ use super::{SoakError, SoakOptions};
 /// Interval of checks for unexpected exits.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Injects faults until the end, then waits until all are undone.
+/// Injects faults until the end, then waits until all are undone. Those that are `asked` for come in addition, unless
+/// their target has a fault already.
 pub(super) async fn storm(
     world: &World,
     options: &SoakOptions,
     tally: &Tally,
+    mut asked: mpsc::Receiver<Planned>,
     end: watch::Receiver<bool>,
 ) -> Result<(), SoakError> {
     let mut planner = Planner::new(options.seed, world.services.iter().map(|service| service.kind));
@@ -30,6 +32,11 @@ pub(super) async fn storm(
     let mut busy = HashSet::new();
     let mut at_work = FuturesUnordered::new();
     let mut over = end.clone();
+    let begin = move |planned: Planned| {
+        tally.begins(&planned);
+        let end = end.clone();
+        async move { (planned, inject(world, planned, tally, end).await) }
+    };
     loop {
         tokio::select! {
             _ = over.wait_for(|over| *over) => break,
@@ -45,9 +52,12 @@ pub(super) async fn storm(
                 next += every;
                 if let Some(planned) = planner.next(&busy) {
                     busy.insert(planned.target);
-                    tally.begins(&planned);
-                    let end = end.clone();
-                    at_work.push(async move { (planned, inject(world, planned, tally, end).await) });
+                    at_work.push(begin(planned));
+                }
+            }
+            Some(planned) = asked.recv() => {
+                if busy.insert(planned.target) {
+                    at_work.push(begin(planned));
                 }
             }
             () = tokio::time::sleep(LOOK_EVERY) => {

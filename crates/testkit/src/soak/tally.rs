@@ -22,6 +22,10 @@ pub(super) struct Counts {
     pub(super) faults: BTreeMap<(&'static str, Target), u64>,
     /// Faults without effect.
     pub(super) idle_faults: u64,
+    /// Confirmed changes of declarations, by kind.
+    pub(super) changes: BTreeMap<&'static str, u64>,
+    /// Changes whose command failed or was killed; their outcome is unknown.
+    pub(super) unconfirmed_changes: u64,
     /// Descriptions of events that must not happen.
     pub(super) findings: Vec<String>,
     at_work: Vec<String>,
@@ -48,6 +52,17 @@ impl Tally {
             Written::Changed => *counts.operations.entry(kind).or_default() += 1,
             Written::Nothing => counts.idle_operations += 1,
             Written::Unacknowledged => counts.unacknowledged += 1,
+        });
+    }
+
+    /// Records a change of declarations.
+    pub(super) fn change(&self, kind: &'static str, is_confirmed: bool) {
+        self.with(|counts| {
+            if is_confirmed {
+                *counts.changes.entry(kind).or_default() += 1;
+            } else {
+                counts.unconfirmed_changes += 1;
+            }
         });
     }
 
@@ -84,7 +99,9 @@ impl Tally {
             let (writes, faults): (u64, u64) = (counts.operations.values().sum(), counts.faults.values().sum());
             let now = if counts.at_work.is_empty() { "fair".to_owned() } else { counts.at_work.join(", ") };
             let bad = counts.findings.last().map(|last| format!(", {} findings: {last}", counts.findings.len()));
-            format!("{writes} writes, {faults} faults, now {now}{}", bad.unwrap_or_default())
+            let changes: u64 = counts.changes.values().sum();
+            let changes = if changes == 0 { String::new() } else { format!(", {changes} changes of declarations") };
+            format!("{writes} writes, {faults} faults{changes}, now {now}{}", bad.unwrap_or_default())
         })
     }
 }

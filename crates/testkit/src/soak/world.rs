@@ -1,5 +1,8 @@
 //! Servers, proxies and services of one soak.
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
@@ -7,10 +10,11 @@ use tidewheel_local::provision::Provisioner;
 use tidewheel_local::stack::{Fsync, Launch, Server, Stack, StackError, StackOptions};
 use tidewheel_local::{ServerKind, silent};
 
-use super::documents::{COLLECTIONS, DATABASE, UNDECODABLE};
 use super::endpoint::Endpoint;
 use super::faults::Link;
+use super::indexes::Declarations;
 use super::service::{Kind, Service};
+use super::settings::{Addresses, Settings};
 use super::tally::Tally;
 use super::{SoakError, SoakOptions};
 use crate::proxy::{Proxy, Weather};
@@ -19,14 +23,18 @@ use crate::proxy::{Proxy, Weather};
 const INSTANCES: [(Kind, usize); 4] =
     [(Kind::Embedder, 1), (Kind::Producer, 2), (Kind::Processor, 3), (Kind::Upserter, 3)];
 
-/// At `info` the services' logs are short; at `debug` they show every action on an entry.
-const LOG_LEVEL: &str = "debug";
-
 /// All running processes. Dropping it kills them.
 pub(super) struct World {
     pub(super) stack: Stack,
     pub(super) services: Vec<Service>,
     links: Vec<(Link, Proxy)>,
+    /// The program, without arguments.
+    program: Launch,
+    /// Settings of the services, which reach the servers through proxies.
+    settings: Settings,
+    /// Settings of an operator, who reaches the servers directly; `None` without declared indexes.
+    direct: Option<Settings>,
+    operator_log: PathBuf,
     _endpoint: Endpoint,
 }
 
@@ -52,59 +60,59 @@ impl World {
         ] {
             links.push((link, Proxy::start(server).await.map_err(SoakError::io("start a proxy"))?));
         }
-        let mut world = Self { stack, services: Vec::new(), links, _endpoint: endpoint };
         let logs = options.folder.join("logs");
         std::fs::create_dir_all(&logs).map_err(SoakError::io(format!("create {}", logs.display())))?;
-        let settings = options.folder.join("tidewheel.toml");
-        std::fs::write(&settings, world.settings(&embedder))
-            .map_err(SoakError::io(format!("write {}", settings.display())))?;
-        world.services = INSTANCES
+        let through = |link| proxy(&links, link).address().to_string();
+        let addresses = Addresses {
+            mongodb: through(Link::MongoDb),
+            redis: through(Link::Redis),
+            qdrant: through(Link::Qdrant),
+            embedder: through(Link::Embedder),
+            listen: embedder,
+        };
+        let settings = Settings::new(options.folder.join("tidewheel.toml"), &addresses, !options.indexes);
+        let (mongodb, redis) = (local(stack.mongod.port()), local(stack.redis.port()));
+        let direct = Addresses { mongodb, redis, qdrant: local(qdrant), ..addresses };
+        let direct = Settings::new(options.folder.join("operator.toml"), &direct, !options.indexes);
+        let program = Launch {
+            program: options.tidewheel.clone(),
+            args: Vec::new(),
+            envs: vec![("NO_COLOR".into(), "1".into())],
+            dir: options.folder.clone(),
+        };
+        let services = INSTANCES
             .iter()
             .flat_map(|(kind, instances)| (1..=*instances).map(move |number| (*kind, number)))
-            .map(|(kind, number)| Service::new(kind, number, launch(kind, options, &settings), &logs))
+            .map(|(kind, number)| Service::new(kind, number, launch(&program, &settings, [kind.name()]), &logs))
             .collect();
+        let (direct, operator_log) = (options.indexes.then_some(direct), logs.join("operator.log"));
+        let world = Self { stack, services, links, program, settings, direct, operator_log, _endpoint: endpoint };
+        match options.indexes {
+            true => world.declare(&Declarations::first())?,
+            false => world.settings.write(None)?,
+        }
         Ok(world)
     }
 
-    /// Short intervals everywhere, so that claims, timeouts and trimming occur many times within a run.
-    fn settings(&self, embedder: &str) -> String {
-        format!(
-            r#"
-            mongodb.uri = "mongodb://{mongodb}/?directConnection=true"
-            mongodb.database = "{DATABASE}"
-            mongodb.collection = {collections:?}
-            redis.url = "redis://{redis}/"
-            qdrant.url = "http://{qdrant}"
-            qdrant.timeout = "5s"
-            embedding.url = "http://{through_proxy}"
-            embedding.timeout = "4s"
-            embedder.listen = "{embedder}"
-            embedder.model = "{model}"
-            documents.template = "{{{{ subject }}}}\n{{{{ content }}}}"
-            documents.chunk_tokens = 24
-            documents.chunk_overlap = 6
-            processor.batch = 32
-            processor.claim_after = "2s"
-            upserter.batch = 48
-            upserter.claim_after = "3s"
-            streams.retention_age = "5s"
-            streams.retention_entries = 200
-            log.format = "text"
-            log.level = "{LOG_LEVEL}"
-            "#,
-            mongodb = self.link(Link::MongoDb).address(),
-            redis = self.link(Link::Redis).address(),
-            qdrant = self.link(Link::Qdrant).address(),
-            through_proxy = self.link(Link::Embedder).address(),
-            collections = COLLECTIONS.iter().chain([&UNDECODABLE]).collect::<Vec<_>>(),
-            model = SoakOptions::MODEL,
-        )
+    /// Writes the settings with these declarations. Services read them at their next start.
+    pub(super) fn declare(&self, declarations: &Declarations) -> Result<(), SoakError> {
+        [&self.settings].into_iter().chain(&self.direct).try_for_each(|settings| settings.write(Some(declarations)))
+    }
+
+    /// A command of an operator, and the file for its output.
+    pub(super) fn command(&self, arguments: &[String], is_through_proxies: bool) -> Result<(Launch, File), SoakError> {
+        let settings = self.direct.as_ref().filter(|_| !is_through_proxies).unwrap_or(&self.settings);
+        let opened = File::options().create(true).append(true).open(&self.operator_log).and_then(|mut log| {
+            writeln!(log, "$ tidewheel {}", arguments.join(" "))?;
+            Ok(log)
+        });
+        let log = opened.map_err(SoakError::io(format!("write {}", self.operator_log.display())))?;
+        Ok((launch(&self.program, settings, arguments), log))
     }
 
     /// The proxy in front of a server.
     pub(super) fn link(&self, link: Link) -> &Proxy {
-        let found = self.links.iter().find(|(other, _)| *other == link);
-        &found.expect("every link has a proxy").1
+        proxy(&self.links, link)
     }
 
     /// A server of the stack.
@@ -153,7 +161,8 @@ impl World {
     pub(super) fn logs(&self) -> impl Iterator<Item = (String, PathBuf)> {
         let servers = [ServerKind::Mongod, ServerKind::Redis, ServerKind::Qdrant];
         let servers = servers.map(|kind| (kind.to_string(), self.server(kind).log()));
-        self.services.iter().map(|service| (service.name.clone(), service.log.clone())).chain(servers)
+        let operator = self.direct.iter().map(|_| ("operator".to_owned(), self.operator_log.clone()));
+        self.services.iter().map(|service| (service.name.clone(), service.log.clone())).chain(servers).chain(operator)
     }
 }
 
@@ -161,11 +170,14 @@ pub(super) async fn start(service: &Service) -> Result<(), SoakError> {
     service.start().await.map_err(SoakError::io(format!("start {}", service.name)))
 }
 
-fn launch(kind: Kind, options: &SoakOptions, settings: &std::path::Path) -> Launch {
-    Launch {
-        program: options.tidewheel.clone(),
-        args: vec!["--config".into(), settings.into(), kind.name().into()],
-        envs: vec![("NO_COLOR".into(), "1".into())],
-        dir: options.folder.clone(),
-    }
+fn proxy(links: &[(Link, Proxy)], link: Link) -> &Proxy {
+    let found = links.iter().find(|(other, _)| *other == link);
+    &found.expect("every link has a proxy").1
+}
+
+/// The program with these settings and arguments.
+fn launch(program: &Launch, settings: &Settings, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Launch {
+    let mut args: Vec<OsString> = vec!["--config".into(), settings.file().into()];
+    args.extend(arguments.into_iter().map(Into::<OsString>::into));
+    Launch { args, ..program.clone() }
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use mongodb::Client;
 use mongodb::options::ClientOptions;
-use mongodb::{Client, Database};
 use tokio::sync::watch;
 
-use super::SoakError;
-use super::apply::apply;
-use super::documents::{COLLECTIONS, DATABASE};
+use super::apply::{Databases, apply};
+use super::documents::COLLECTIONS;
 use super::operations::{Planner, Write};
 use super::tally::{Tally, Written};
 use super::world::World;
+use super::{SoakError, SoakOptions};
 
 /// Server selection timeout: while mongod is down, a write fails after this time, and the next one starts.
 const SELECTION: Duration = Duration::from_secs(2);
@@ -21,23 +21,25 @@ const BEFORE: usize = 60;
 
 /// Writes one seed's operations.
 pub(super) struct Writer {
-    database: Database,
+    databases: Databases,
     planner: Planner,
 }
 
 impl Writer {
-    pub(super) async fn connect(world: &World, seed: u64) -> Result<Self, SoakError> {
-        let mut options = ClientOptions::parse(world.stack.mongodb_uri()).await.map_err(source)?;
-        options.server_selection_timeout = Some(SELECTION);
-        let client = Client::with_options(options).map_err(source)?;
-        Ok(Self { database: client.database(DATABASE), planner: Planner::new(seed) })
+    pub(super) async fn connect(world: &World, options: &SoakOptions) -> Result<Self, SoakError> {
+        let mut connection = ClientOptions::parse(world.stack.mongodb_uri()).await.map_err(source)?;
+        connection.server_selection_timeout = Some(SELECTION);
+        let client = Client::with_options(connection).map_err(source)?;
+        let planner = Planner::new(options.seed);
+        let planner = if options.indexes { planner.with_statuses(options.seed) } else { planner };
+        Ok(Self { databases: Databases::new(&client, options.indexes), planner })
     }
 
     /// Writes the documents of the initial snapshot.
     pub(super) async fn prepare(&mut self, tally: &Tally) -> Result<(), SoakError> {
         for place in 0..COLLECTIONS.len() {
             let write = self.planner.first(place, BEFORE);
-            apply(&self.database, &write).await.map_err(source)?;
+            apply(&self.databases, &write).await.map_err(source)?;
             tally.operation(write.kind, &Written::Changed);
         }
         Ok(())
@@ -59,7 +61,7 @@ impl Writer {
             }
             // Outside the `select!`: driver futures must not be cancelled.
             let write: Write = self.planner.next();
-            let written = match apply(&self.database, &write).await {
+            let written = match apply(&self.databases, &write).await {
                 Ok(0) => Written::Nothing,
                 Ok(_) => Written::Changed,
                 Err(_) => Written::Unacknowledged,
