@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::{join_all, try_join_all};
 use tidewheel_core::catalog::{Needs, Routed, Routes, Rows, Selector, TargetId};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Coverage, Covered, Judged, PortResult, Scan, SourceFilter, SourceRow};
@@ -57,14 +58,15 @@ impl Reading {
         for namespace in &all {
             estimate += covered.estimate(namespace).await?;
         }
-        let mut targets = Vec::with_capacity(filled.len());
-        for (target, needs) in filled {
+        // At once: the feed waits meanwhile, and an unavailable index answers none of them.
+        let targets = try_join_all(filled.into_iter().map(|(target, needs)| async move {
             metric::expects(&target, estimate);
             let has_points = has_points(&target).await?;
             let comparing = (has_points && needs.rows != Rows::All)
                 .then(|| Comparing::new(target.ports.index.clone(), version, target.made, needs.rows));
-            targets.push(Filled { target, needs, comparing });
-        }
+            PortResult::Ok(Filled { target, needs, comparing })
+        }))
+        .await?;
         let compares = targets.iter().any(|filled| filled.comparing.is_some());
         info!(collections = all.len(), documents = estimate, read = rows, compares, "reading snapshot");
         let mut collections = plan::remaining(all, after);
@@ -111,19 +113,22 @@ impl Reading {
         Ok(Page::Rows(Read { namespace: namespace.clone(), rows }))
     }
 
-    /// Compares a page once with each target that may receive its rows. Rows that no target lacks are left out.
+    /// Compares a page once with each target that may receive its rows, with all of them at once: the feed waits
+    /// meanwhile. Rows that no target lacks are left out.
     pub(super) async fn compare(&mut self, routes: &Routes, page: Read) -> PageRead {
         let Read { namespace, rows } = page;
         let (last, count) = (plan::last_short(rows.iter()), rows.len() as u64);
-        let mut differing: HashMap<&TargetId, Vec<bool>> = HashMap::new();
-        for Filled { target, comparing, .. } in &self.targets {
-            let route = |row: &SourceRow| routes.row(&namespace, row, &[], |id| *id == target.id).is_some();
-            let mut receives: Vec<bool> = rows.iter().map(route).collect();
+        let routed: Vec<Option<Routed>> = rows.iter().map(|row| routes.row(&namespace, row, &[], |_| true)).collect();
+        let (namespace_of, rows_of, routed) = (&namespace, &rows, &routed);
+        let compared = self.targets.iter().map(|Filled { target, comparing, .. }| async move {
+            let receives = |routed: &Routed| routed.stamp.targets.contains(&target.id);
+            let mut receives: Vec<bool> = routed.iter().map(|routed| routed.as_ref().is_some_and(receives)).collect();
             if let Some(comparing) = comparing {
-                comparing.retain_differing(&namespace, &rows, &mut receives).await;
+                comparing.retain_differing(namespace_of, rows_of, &mut receives).await;
             }
-            differing.insert(&target.id, receives);
-        }
+            (&target.id, receives)
+        });
+        let differing: HashMap<&TargetId, Vec<bool>> = join_all(compared).await.into_iter().collect();
         let differing: Vec<(SourceRow, Routed)> = rows
             .into_iter()
             .enumerate()
