@@ -86,7 +86,7 @@ pub(super) fn embedder(
                 model = other.model,
                 dimension = other.dimension,
                 precision,
-                "serving another model"
+                "serving a model by another name"
             );
         }
         // Set only here.

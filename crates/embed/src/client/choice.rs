@@ -6,7 +6,7 @@ use tidewheel_engine::Precision;
 use crate::service::{ServedModel, same_model};
 
 /// Returns the place of the model that fits the specification, of those that a server lists, the default one first. `None`
-/// if none fits: vectors of another model, rounding or prefix must not be mixed with its vectors.
+/// if none fits: vectors of another model, revision, rounding or prefix must not be mixed with its vectors.
 ///
 /// A specification without a model fits the default model. If several models fit, the one named like the specified model
 /// precedes, then one with the specified prefix of queries, then the one named like the specification.
@@ -14,12 +14,47 @@ pub(super) fn choose(spec: &EmbeddingSpec, served: &[ServedModel]) -> Option<usi
     if spec.model.is_empty() {
         return Some(0);
     }
-    let fitting = served.iter().enumerate().filter(|(_, model)| fits(spec, model));
+    let pin = Pin::of(spec, served);
+    let fitting = served.iter().enumerate().filter(|(_, model)| fits(spec, model) && pin.admits(model));
     let rank = |model: &ServedModel| {
         let query = spec.query_prefix.as_ref().is_none_or(|prefix| *prefix == model.query_prefix);
         (model.name != spec.model, !query, model.name != spec.name)
     };
     fitting.min_by_key(|(_, model)| rank(model)).map(|(place, _)| place)
+}
+
+/// The revision that a specification pins, as far as the server reports it. Ids have no revision: the embedder gives a
+/// pinned model its whole specification as a further name.
+enum Pin<'a> {
+    /// None is pinned, or the server reports none.
+    Any,
+    /// The model with this fingerprint.
+    Is(&'a str),
+    /// One that the server does not serve.
+    Unknown,
+}
+
+impl<'a> Pin<'a> {
+    fn of(spec: &EmbeddingSpec, served: &'a [ServedModel]) -> Self {
+        if !spec.model.contains('@') {
+            return Self::Any;
+        }
+        let of_id = || served.iter().filter(move |model| is_model(&spec.model, &model.model));
+        match of_id().find(|model| model.name == spec.model) {
+            Some(pinned) => Self::Is(&pinned.revision),
+            // The embedder of the installation reports every pin; that of another one may be of an earlier release.
+            None if spec.url.is_none() || of_id().any(|model| model.name.contains('@')) => Self::Unknown,
+            None => Self::Any,
+        }
+    }
+
+    fn admits(&self, model: &ServedModel) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(revision) => model.revision == *revision,
+            Self::Unknown => false,
+        }
+    }
 }
 
 /// Whether one of the models that a server lists, the default one first, fits the specification.
@@ -78,7 +113,6 @@ mod tests {
             ("", Some(0)),
             (MINI, Some(0)),
             ("all-MiniLM-L6-v2", Some(0)),
-            ("org/bge-small@5c38", Some(1)),
             ("/models/tuned/", Some(2)),
             ("./tuned", Some(2)),
             ("fork/bge-small", None),
@@ -87,6 +121,35 @@ mod tests {
             assert_eq!(choose(&spec(model), &models), expected, "{model:?}");
         }
         assert_eq!(choose(&spec(MINI), &[]), None);
+    }
+
+    #[test]
+    fn pinned_revision_must_be_the_served_one() {
+        let of = |name: &str, precision, revision: &str| ServedModel {
+            revision: revision.to_owned(),
+            ..served(name, "org/bge-small", precision)
+        };
+        let unpinned = [of("default", Precision::F32, "1")];
+        let pinned = [
+            of("default", Precision::F32, "1"),
+            of("org/bge-small@5c38", Precision::F32, "1"),
+            of("rounded", Precision::Int8, "1"),
+            of("org/bge-small@77aa", Precision::F32, "2"),
+        ];
+        let foreign = |model: &str| EmbeddingSpec { url: Some("http://gpu:8080".to_owned()), ..spec(model) };
+        let rounded = EmbeddingSpec { rounding: Rounding::Int8, ..spec("org/bge-small@5c38") };
+        for (spec, models, expected) in [
+            (spec("org/bge-small@5c38"), &pinned[..], Some(1)),
+            (spec("org/bge-small@77aa"), &pinned[..], Some(3)),
+            (spec("org/bge-small@0000"), &pinned[..], None),
+            (rounded, &pinned[..], Some(2)),
+            (spec("org/bge-small"), &pinned[..], Some(0)),
+            (spec("org/bge-small@5c38"), &unpinned[..], None),
+            (foreign("org/bge-small@5c38"), &unpinned[..], Some(0)),
+            (foreign("org/bge-small@0000"), &pinned[..], None),
+        ] {
+            assert_eq!(choose(&spec, models), expected, "{spec:?}");
+        }
     }
 
     #[test]

@@ -49,9 +49,10 @@ impl Wanted {
         let names = [spec.name.clone(), spec.model.clone()].into_iter();
         let numbered = (2..).map(|number: u32| format!("{}-{number}", spec.name));
         let name = names.chain(numbered).find(|name| !is_taken(name));
+        let pinned = pinned(&spec.model).filter(|pinned| name.as_ref() != Some(pinned) && !is_taken(pinned));
         let exact = Some(precision(&settings.precision)).filter(|precision| *precision != Precision::Int8);
         Self {
-            names: name.into_iter().collect(),
+            names: name.into_iter().chain(pinned).collect(),
             model: spec.model.clone(),
             precision: match spec.rounding {
                 Rounding::Int8 => Precision::Int8,
@@ -108,14 +109,20 @@ pub(super) fn wanted(settings: &Settings) -> Vec<Wanted> {
     all
 }
 
-/// Adds a model, or its names to the same model.
+/// Adds a model, or its names to the same model. A pinned model is also named by its whole specification.
 fn add(all: &mut Vec<Wanted>, wanted: Wanted) {
     let taken = |name: &String| all.iter().any(|other| other.names.contains(name));
-    let names: Vec<String> = wanted.names.iter().filter(|name| !taken(name)).cloned().collect();
+    let pinned = pinned(&wanted.model).filter(|pinned| !wanted.names.contains(pinned));
+    let names: Vec<String> = wanted.names.iter().cloned().chain(pinned).filter(|name| !taken(name)).collect();
     match all.iter_mut().find(|other| other.is_same(&wanted)) {
         Some(same) => same.names.extend(names),
         None => all.push(Wanted { names, ..wanted }),
     }
+}
+
+/// The name by which clients find the pinned revision of a model: its id has none.
+fn pinned(model: &str) -> Option<String> {
+    model.contains('@').then(|| model.to_owned())
 }
 
 /// Returns the model's name: empty for a directory, otherwise its id without the revision, so that pinning a revision alone does
@@ -162,6 +169,19 @@ mod tests {
         assert_eq!(served(&paid), pairs(&[("default", "hash:8")]));
         let own = ["embedder.model=hash:8", "embedding.model=hash:9"];
         assert_eq!(served(&own), pairs(&[("default", "hash:9"), ("hash:8", "hash:8")]));
+    }
+
+    #[test]
+    fn pinned_model_is_also_named_by_its_specification() {
+        assert_eq!(served(&["embedder.model=org/a@1"]), pairs(&[("default org/a@1", "org/a@1")]));
+        let two = ["embedder.model=org/a@1", "embedding.model=org/a@2"];
+        assert_eq!(served(&two), pairs(&[("default org/a@2", "org/a@2"), ("org/a@1", "org/a@1")]));
+        let embedder = settings(&[]).embedder;
+        let spec = EmbeddingSpec::new("default", "tidewheel", "org/a@1");
+        let of = |taken: &[&str]| Wanted::of_spec(&spec, &embedder, |name| taken.contains(&name)).names;
+        assert_eq!(of(&[]), ["default", "org/a@1"]);
+        assert_eq!(of(&["default"]), ["org/a@1"]);
+        assert_eq!(of(&["default", "org/a@1"]), ["default-2"]);
     }
 
     #[test]
