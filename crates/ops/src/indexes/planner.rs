@@ -85,7 +85,7 @@ pub async fn plan(ports: &IndexesPorts, world: EstimatePorts<'_>, request: &Plan
     let mut models = Models::new(world.embedders);
     let submitted = submission(ports, &base, request, &mut models).await?;
     let mut refused: Vec<Refused> = submitted.refused.iter().cloned().map(Refused::from).collect();
-    refused.extend(refusals_of_source(world.source, &base.catalog, &request.declared).await?);
+    refused.extend(refusals_of_source(world.source, &base.catalog, &considered(request)).await?);
     refused.extend(refusal_of_other_settings(&base.catalog, request, &submitted));
     // What is refused may be what an estimate would read.
     let estimates = refused.is_empty();
@@ -174,14 +174,20 @@ async fn refuse_lost_catalog(
     Ok(())
 }
 
+/// The declarations that the request is about.
+fn considered(request: &PlanRequest) -> Vec<&Declaration> {
+    let only = &request.options.only;
+    request.declared.iter().filter(|declaration| only.is_empty() || only.contains(&declaration.name)).collect()
+}
+
 /// What the source refuses: filters, kinds of collections, missing rights.
 async fn refusals_of_source(
     source: &dyn Source,
     catalog: &Catalog,
-    declared: &[Declaration],
+    declared: &[&Declaration],
 ) -> PortResult<Vec<Refused>> {
     let applied = catalog.routed().map(|(_, generation)| &*generation.declaration);
-    let error = match source.check(&coverage(declared.iter().chain(applied))).await {
+    let error = match source.check(&coverage(declared.iter().copied().chain(applied))).await {
         Ok(()) => return Ok(Vec::new()),
         Err(error) if error.class != ErrorClass::Fatal => return Err(error),
         Err(error) => error,
@@ -192,7 +198,7 @@ async fn refusals_of_source(
         hint: error.hint.unwrap_or_default(),
     };
     let mut all = Vec::new();
-    for declaration in declared {
+    for declaration in declared.iter().copied() {
         match source.check(&coverage([declaration])).await {
             Ok(()) => {}
             Err(error) if error.class == ErrorClass::Fatal => all.push(refused(Some(&declaration.name), error)),

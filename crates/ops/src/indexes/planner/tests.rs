@@ -160,13 +160,18 @@ async fn filter_counts_what_enters_and_what_leaves() {
 #[tokio::test]
 async fn what_the_source_refuses_is_named_by_index_and_not_submitted() {
     let world = World::serving().await;
-    let wrong = changed(|declaration| declaration.filter = Some(SourceFilter(r#"{"$where": "true"}"#.to_owned())));
-    let planned = world.plan(vec![wrong]).await;
+    let wrong = || changed(|one| one.filter = Some(SourceFilter(r#"{"$where": "true"}"#.to_owned())));
+    let planned = world.plan(vec![wrong()]).await;
     let [refused] = planned.plan.refused.as_slice() else { panic!("{planned:?}") };
     assert_eq!(refused.index, Some(index("tickets")));
     assert!(refused.reason.contains("$where"), "{refused:?}");
     assert!(only(&planned).cost.is_none());
     assert!(save(&world.ports, &planned, true).await.is_err());
+    let mut other = wrong();
+    other.name = index("notes");
+    let options = ApplyOptions { only: [index("tickets")].into(), ..ApplyOptions::default() };
+    let beside = PlanRequest { options, ..request(vec![declaration("tickets"), other]) };
+    assert!(world.try_plan(&beside).await.unwrap().plan.refused.is_empty(), "the other index is not planned");
     world.source.faults().always("check", Fault::unreachable());
     let error = world.try_plan(&request(vec![declaration("tickets")])).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Transient);
