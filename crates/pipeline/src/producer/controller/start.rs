@@ -8,6 +8,7 @@
 //! | none | none | collections with records | restore it from them |
 //! | none | none | declared indexes, and no checkpoint | apply them |
 //! | none | none | declared indexes, and a checkpoint of the short form | wait for an apply |
+//! | none | none | a checkpoint of a catalog, and no declared indexes | wait for an apply |
 //! | none | none | else | the short form: record what its points conform to |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,8 +49,17 @@ pub(in crate::producer) async fn prepare(options: &ProducerOptions, ports: &Prod
     }
     let saved = tools.journal.load().await?;
     let is_of_short_form = saved.as_ref().is_some_and(|saved| saved.catalog == 0);
-    if !is_of_short_form && restores(&tools, options.is_declared).await? {
+    let lost = saved.as_ref().map(|saved| saved.catalog).filter(|revision| *revision > 0);
+    let needs_catalog = options.is_declared || lost.is_some();
+    if !is_of_short_form && restores(&tools, needs_catalog, lost.unwrap_or_default()).await? {
         return Ok(());
+    }
+    if let Some(lost) = lost.filter(|_| !options.is_declared) {
+        // Entries and checkpoint belong to it: local settings would route to other collections.
+        return Err(PortError::transient(format!(
+            "the applied catalog of revision {lost} is missing in Redis, and no collection has a record of it"
+        ))
+        .with_hint("declare the indexes with `[[index]]`, and run `tidewheel apply`"));
     }
     match (options.is_declared, is_of_short_form) {
         (true, false) => apply_first(&tools, &options.declared).await,
@@ -81,11 +91,12 @@ async fn save_first(tools: &Tools, catalog: &Catalog) -> PortResult<Appended> {
     Ok(saved)
 }
 
-/// Restores the catalog from the records of the collections; returns whether there are any.
-async fn restores(tools: &Tools, is_declared: bool) -> PortResult<bool> {
+/// Restores the catalog from the records of the collections, newer than the lost revision; returns whether there are any
+/// records. If a catalog is needed, they have to be readable.
+async fn restores(tools: &Tools, needs_catalog: bool, lost: u64) -> PortResult<bool> {
     let found = match recorded(tools).await {
         // As before there were catalogs, local settings work without the index.
-        Err(error) if !is_declared => {
+        Err(error) if !needs_catalog => {
             warn!("failed to look for indexes that were applied before, continuing without them: {error}");
             return Ok(false);
         }
@@ -93,7 +104,8 @@ async fn restores(tools: &Tools, is_declared: bool) -> PortResult<bool> {
     };
     let Some((records, aliases)) = found else { return Ok(false) };
     let (_, now_ms) = tools.catalog.store.load().await?;
-    let catalog = restore(&records, &aliases, now_ms);
+    // The checkpoint requires its revision or a newer one, whatever became of the clock.
+    let catalog = restore(&records, &aliases, now_ms.max(lost + 1));
     let indexes = catalog.indexes.keys().map(IndexName::as_str).collect::<Vec<_>>().join(" ");
     if save_first(tools, &catalog).await? == Appended::Saved {
         warn!(indexes, revision = catalog.revision, "restored the applied catalog from the collections");

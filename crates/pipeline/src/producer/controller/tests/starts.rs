@@ -1,6 +1,6 @@
 //! What precedes a session: first starts, losses of the store, and interrupted moves.
 
-use tidewheel_core::catalog::State;
+use tidewheel_core::catalog::{Catalog, State};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::installation::{Installation, SourceIdentity};
 use tidewheel_core::ports::{CatalogStore as _, Ownable as _, Registry as _};
@@ -114,6 +114,24 @@ async fn collections_of_another_source_are_not_restored() {
     bench.restart(&Process::default());
     bench.registry.register(&installation("shop")).await.unwrap();
     prepare(&options(vec![declaration("documents")], false), &bench.ports).await.unwrap();
+    assert_eq!(bench.streams().catalog().revision().await, Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_catalog_of_a_checkpoint_is_not_replaced_by_local_settings() {
+    let mut bench = Bench::serving().await;
+    bench.looks(20).await;
+    bench.index("tickets.g1").set_mark(&installation("crm")).await.unwrap();
+    bench.servers.apply(&Catalog::default()).await;
+    bench.restart(&Process::default());
+    bench.registry.register(&installation("shop")).await.unwrap();
+    let local = options(vec![declaration("documents")], false);
+    let error = prepare(&local, &bench.ports).await.unwrap_err();
+    assert!(error.message.contains("is missing in Redis"), "{error}");
+    assert!(error.hint.unwrap().contains("tidewheel apply"));
+    bench.servers.collections.faults().always("list", Fault::unreachable());
+    let error = prepare(&local, &bench.ports).await.unwrap_err();
+    assert!(!error.message.contains("is missing in Redis"), "the collections may have records: {error}");
     assert_eq!(bench.streams().catalog().revision().await, Ok(0));
 }
 
