@@ -14,7 +14,8 @@
 
 use tidewheel_core::catalog::{Catalog, Generation, IndexName, Lost, Needs, TargetId, is_futile, next_scope};
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Appended, Covered, PortResult};
+use tidewheel_core::ports::{Appended, Checkpoint, Covered, PortResult};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -71,7 +72,7 @@ impl Session<'_> {
         let is_waiting = |generation: &Generation| generation.state.is_routed() && !generation.is_filled();
         let waiting = applied.catalog().targets().filter(|(_, generation)| is_waiting(generation)).count();
         let scope = if waiting > first.len() {
-            let documents = self.documents(&writer.adopted.source, applied.catalog()).await;
+            let documents = self.documents(&writer.adopted.source, applied.catalog()).await?;
             let known = |index: &IndexName| documents.iter().find(|(name, _)| name == index).map(|(_, count)| *count);
             scope(&known).unwrap_or(first)
         } else {
@@ -79,7 +80,9 @@ impl Session<'_> {
         };
         let targets = scope.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         info!(targets, "beginning a snapshot");
-        let time = self.after(writer.checkpoint.last.0).await?;
+        // Also not before the time at which the feed was opened for these collections.
+        let Checkpoint { last, through, .. } = writer.checkpoint;
+        let time = self.after(last.0.max(through.before())).await?;
         writer.append(plan::begin(&writer.checkpoint, time, scope)).await?;
         followed.has_other_snapshot = true;
         Ok(followed)
@@ -104,17 +107,22 @@ impl Session<'_> {
 
     /// The estimated number of documents in the collections of each index that waits to be filled. A number that cannot
     /// be determined only decides about an order.
-    async fn documents(&self, source: &Covered, catalog: &Catalog) -> Vec<(IndexName, u64)> {
-        let mut counted = Vec::new();
+    async fn documents(&self, source: &Covered, catalog: &Catalog) -> Result<Vec<(IndexName, u64)>, Ended> {
+        let (mut counted, mut renewed) = (Vec::new(), Instant::now());
         for (name, index) in &catalog.indexes {
             let waits = |generation: &&Generation| generation.state.is_routed() && !generation.is_filled();
             let Some(generation) = index.generations.values().find(waits) else { continue };
+            // Indexes may cover thousands of collections.
+            if renewed.elapsed() > self.options.lease / 3 {
+                self.renew().await?;
+                renewed = Instant::now();
+            }
             match count(source, generation).await {
                 Ok(documents) => counted.push((name.clone(), documents)),
                 Err(error) => debug!(index = %name, "failed to estimate the number of documents: {error}"),
             }
         }
-        counted
+        Ok(counted)
     }
 
     /// Makes targets that changes are routed to due, in the catalog that `adopted` is. Returns whether there were any:
