@@ -75,11 +75,12 @@ pub(super) fn collections(overview: &Overview, found: &mut Found) {
             problem.index = index.map(name);
         }
     };
-    let first = overview.indexes.first();
+    let mut first = None;
     if let Probe::Known(collection) = &overview.collection {
+        first = overview.indexes.iter().find(|index| index.is_read_by(&collection.name));
         check(&collection.name, collection.status.as_deref(), first);
     }
-    // The overview's collection is that of the first index.
+    // The overview's collection is that of the first applied index.
     let described = first.and_then(|index| index.serving.as_ref()).map(|serving| serving.collection.as_str());
     for index in &overview.indexes {
         for generation in index.generations.iter().filter(|one| Some(one.collection.as_str()) != described) {

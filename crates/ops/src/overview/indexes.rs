@@ -126,6 +126,11 @@ impl IndexOverview {
         self.generations.iter().find(|generation| generation.number == serving.generation)
     }
 
+    /// Whether searches of it read the collection or alias of this name.
+    pub(super) fn is_read_by(&self, name: &str) -> bool {
+        self.name.as_str() == name || self.serving.as_ref().is_some_and(|serving| serving.collection == name)
+    }
+
     /// Whether a kept generation is complete, so that a rollback is possible.
     pub fn can_roll_back(&self) -> bool {
         self.generations

@@ -131,13 +131,33 @@ impl Looker {
     }
 }
 
-/// Adds what the first index's collection returned: it is inspected in every overview.
+/// Adds what the first index's collection returned: it is inspected in every overview. Indexes that are declared and not
+/// applied may precede it.
 pub(super) fn describe_first(indexes: &mut [IndexOverview], collection: Option<&Collection>) {
-    let Some((first, collection)) = indexes.first_mut().zip(collection) else { return };
+    let Some(collection) = collection else { return };
+    let Some(first) = indexes.iter_mut().find(|index| index.is_read_by(&collection.name)) else { return };
     first.points = collection.points;
     let serving = first.serving.as_ref().map(|serving| serving.generation);
     if let Some(generation) = first.generations.iter_mut().find(|generation| Some(generation.number) == serving) {
         generation.points = collection.points;
         generation.status.clone_from(&collection.status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overview::samples::declared;
+
+    #[test]
+    fn collection_describes_its_own_index_only() {
+        let mut overview = declared();
+        let mut collection = overview.collection.known().unwrap().clone();
+        (collection.name, collection.points) = ("tickets".to_owned(), Some(7));
+        describe_first(&mut overview.indexes, Some(&collection));
+        let points: Vec<_> = overview.indexes.iter().map(|index| (index.name.as_str(), index.points)).collect();
+        assert_eq!(points, [("articles", Some(8_120)), ("tickets", Some(7)), ("users", Some(0))]);
+        let serving = overview.indexes[1].serving_generation().unwrap();
+        assert_eq!((serving.number, serving.points), (3, Some(7)));
     }
 }
