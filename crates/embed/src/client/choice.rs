@@ -39,11 +39,11 @@ impl<'a> Pin<'a> {
         if !spec.model.contains('@') {
             return Self::Any;
         }
-        let of_id = || served.iter().filter(move |model| is_model(&spec.model, &model.model));
-        match of_id().find(|model| model.name == spec.model) {
+        let of_id: Vec<&'a ServedModel> = served.iter().filter(|model| is_model(&spec.model, &model.model)).collect();
+        match of_id.iter().find(|model| model.name == spec.model) {
             Some(pinned) => Self::Is(&pinned.revision),
             // The embedder of the installation reports every pin; that of another one may be of an earlier release.
-            None if spec.url.is_none() || of_id().any(|model| model.name.contains('@')) => Self::Unknown,
+            None if spec.url.is_none() || of_id.iter().any(|model| model.name.contains('@')) => Self::Unknown,
             None => Self::Any,
         }
     }
