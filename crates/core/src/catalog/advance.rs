@@ -107,6 +107,17 @@ pub enum Step {
 /// The next step of an index; `None` while there is nothing to do, or something to wait for. Without an applied catalog
 /// there is never a step.
 pub fn advance(name: &IndexName, index: &Index, facts: &Facts<'_>) -> Option<Step> {
+    advance_beside(name, index, facts, |_| false)
+}
+
+/// The next step of an index, apart from steps of single generations for which `waits` is true: those that are running, or
+/// are repeated later. They delay neither other generations nor a move of the alias.
+pub fn advance_beside(
+    name: &IndexName,
+    index: &Index,
+    facts: &Facts<'_>,
+    waits: impl Fn(&Step) -> bool,
+) -> Option<Step> {
     if facts.revision == 0 {
         return None;
     }
@@ -121,7 +132,8 @@ pub fn advance(name: &IndexName, index: &Index, facts: &Facts<'_>) -> Option<Ste
     if step.is_some() || !adopted {
         return step;
     }
-    let of_generations = index.generations.iter().find_map(|(number, generation)| view.next(*number, generation));
+    let next = |number: u32, generation: &Generation| view.next(number, generation).filter(|step| !waits(step));
+    let of_generations = index.generations.iter().find_map(|(number, generation)| next(*number, generation));
     of_generations.or_else(|| view.obsolete_intent()).or_else(|| view.quiesce())
 }
 

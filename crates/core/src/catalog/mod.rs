@@ -32,7 +32,7 @@ mod walks;
 #[cfg(test)]
 mod world;
 
-pub use advance::{Facts, Step, advance};
+pub use advance::{Facts, Step, advance, advance_beside};
 pub use collection::{
     CollectionSpec, Datatype, Distance, PayloadIndex, PayloadKind, ShardingMethod, TargetRecord, VectorLayout,
 };

@@ -27,7 +27,8 @@ pub(super) struct Memory {
     /// The last step that has succeeded.
     done: Option<(Effect, Instant)>,
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    /// When steps that have failed may be repeated. One that keeps failing delays no other.
+    retries: Vec<(Effect, Instant)>,
 }
 
 impl Default for Memory {
@@ -38,7 +39,7 @@ impl Default for Memory {
             problem: None,
             done: None,
             backoff: Backoff::for_servers(),
-            retry_at: None,
+            retries: Vec::new(),
         }
     }
 }
@@ -52,17 +53,20 @@ impl Memory {
 
     /// Takes note of a step that has succeeded; `due` is what its generation was due for when it began.
     pub(super) fn succeeded(&mut self, effect: Effect, due: Option<u64>, outcome: &Outcome) {
-        self.backoff.reset();
-        self.retry_at = None;
+        let now = Instant::now();
+        self.retries.retain(|(failed, at)| *failed != effect && *at > now);
+        if self.retries.is_empty() {
+            self.backoff.reset();
+        }
         self.problem = effect.generation().map(|number| (number, None));
-        self.done = Some((effect, Instant::now()));
+        self.done = Some((effect, now));
         match outcome {
             Outcome::Done => {}
             Outcome::Compared(compared) => {
                 let generation = effect.generation().zip(due);
                 self.compared = generation.map(|(number, due)| (number, due, *compared));
             }
-            Outcome::Inconclusive => self.retry_at = Some(Instant::now() + BLOCKED),
+            Outcome::Inconclusive => self.retry(effect, BLOCKED),
             Outcome::Deleted(number) => {
                 self.deleted.insert(*number);
             }
@@ -80,10 +84,16 @@ impl Memory {
             };
             self.problem = effect.generation().map(|number| (number, Some(text)));
         }
-        self.retry_at = Some(Instant::now() + pause);
+        self.retry(effect, pause);
     }
 
-    /// Whether the last step has failed.
+    fn retry(&mut self, effect: Effect, pause: Duration) {
+        let now = Instant::now();
+        self.retries.retain(|(failed, at)| *failed != effect && *at > now);
+        self.retries.push((effect, now + pause));
+    }
+
+    /// Whether a step keeps failing.
     pub(super) fn is_failing(&self) -> bool {
         self.backoff.attempts() > 0
     }
@@ -91,7 +101,7 @@ impl Memory {
     /// Whether this step has to wait.
     pub(super) fn must_wait(&self, next: Effect) -> bool {
         let is_repeated = self.done.is_some_and(|(effect, at)| effect == next && at.elapsed() < AGAIN);
-        is_repeated || self.retry_at.is_some_and(|at| at > Instant::now())
+        is_repeated || self.retries.iter().any(|(failed, at)| *failed == next && *at > Instant::now())
     }
 
     /// The index with the problem of its last step, once. The verdict of a comparison is left alone.

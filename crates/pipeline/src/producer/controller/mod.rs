@@ -41,7 +41,7 @@ use rest::{Flow, Rests};
 use saves::Changes;
 pub(super) use start::prepare;
 use steps::{Effect, Outcome, Task};
-use tidewheel_core::catalog::{Catalog, Facts, Index, IndexName, Lost, State, Step, TargetRecord, advance};
+use tidewheel_core::catalog::{Catalog, Facts, Index, IndexName, Lost, State, Step, TargetRecord, advance_beside};
 use tidewheel_core::ports::{Appended, Checkpoint, PortResult};
 use tokio::time::Instant;
 pub use tools::ControllerPorts;
@@ -190,8 +190,14 @@ impl Controller {
             audit: comparing.and_then(|(number, generation)| memory.result_for(*number, generation)),
             deleted: &memory.deleted,
         };
-        let Some(step) = advance(name, index, &facts) else { return };
-        let effect = match step {
+        // A step that takes long, or fails until a person acts, delays nothing else.
+        let waits = |step: &Step| {
+            let effect = Effect::of(step);
+            effect.is_some_and(|effect| memory.must_wait(effect) || self.running.contains_key(&lane(name, effect)))
+        };
+        let Some(step) = advance_beside(name, index, &facts, waits) else { return };
+        let effect = Effect::of(&step);
+        match step {
             Step::Save(next) => {
                 changes.indexes.insert(name.clone(), Some(next));
                 return;
@@ -211,14 +217,10 @@ impl Controller {
                 }
                 return;
             }
-            Step::Create(number) => Effect::Create(number),
-            Step::Alias { to } => Effect::Alias(to),
-            Step::Compare(number) => Effect::Compare(number),
-            Step::Move(switch) => Effect::Move(switch),
-            Step::Alter(number) => Effect::Alter(number),
-            Step::Delete(number) => Effect::Delete(number),
-        };
-        let lane = (name.clone(), effect.generation().filter(|_| effect.takes_long()));
+            _ => {}
+        }
+        let Some(effect) = effect else { return };
+        let lane = lane(name, effect);
         if memory.must_wait(effect) || self.running.contains_key(&lane) {
             return;
         }
@@ -319,6 +321,11 @@ impl Controller {
             }
         }
     }
+}
+
+/// Where a step runs.
+fn lane(name: &IndexName, effect: Effect) -> Lane {
+    (name.clone(), effect.generation().filter(|_| effect.takes_long()))
 }
 
 impl Moment<'_> {

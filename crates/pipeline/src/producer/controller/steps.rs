@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use tidewheel_core::catalog::{Compared, Declaration, Generation, Index, IndexName, Switch, TargetId, TargetRecord};
+use tidewheel_core::catalog::{
+    Compared, Declaration, Generation, Index, IndexName, Step, Switch, TargetId, TargetRecord,
+};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use tokio::time::sleep;
@@ -38,6 +40,19 @@ pub(super) enum Effect {
 }
 
 impl Effect {
+    /// The effect of a step; `None` of one that only changes the catalog or the flow of changes.
+    pub(super) fn of(step: &Step) -> Option<Self> {
+        match *step {
+            Step::Create(number) => Some(Self::Create(number)),
+            Step::Alias { to } => Some(Self::Alias(to)),
+            Step::Compare(number) => Some(Self::Compare(number)),
+            Step::Move(switch) => Some(Self::Move(switch)),
+            Step::Alter(number) => Some(Self::Alter(number)),
+            Step::Delete(number) => Some(Self::Delete(number)),
+            Step::Save(_) | Step::Refill { .. } | Step::Remove | Step::Quiesce(_) => None,
+        }
+    }
+
     /// The generation that it is about, if there is one.
     pub(super) fn generation(self) -> Option<u32> {
         match self {

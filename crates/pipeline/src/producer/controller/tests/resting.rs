@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tidewheel_core::catalog::{Choice, IndexName, State};
+use tidewheel_core::catalog::{ApplyOptions, Choice, IndexName, State};
 use tidewheel_core::ports::TargetStates as _;
-use tidewheel_testkit::fakes::faults::Fault;
+use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tokio::time::Instant;
 
-use super::bench::{Bench, TICKETS, tickets};
+use super::bench::{Bench, TICKETS, remodelled, tickets};
 
 #[tokio::test(start_paused = true)]
 async fn busy_pipeline_delays_the_switch_and_goes_on_after_ten_seconds() {
@@ -54,6 +54,41 @@ async fn rollback_of_an_idle_pipeline_moves_at_once() {
     let begun = Instant::now();
     bench.until("it is rolled back", |bench| bench.is_served_by(1)).await;
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+}
+
+/// A third generation, beside a kept one.
+async fn third() -> Bench {
+    let mut bench = Bench::changing(State::Serving).await;
+    bench.looks(5).await;
+    let options = ApplyOptions { forced: true, only: [tickets()].into(), ..ApplyOptions::default() };
+    bench.apply_with(&[remodelled(TICKETS)], options).await;
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn generation_that_cannot_be_created_delays_no_rollback() {
+    let mut bench = third().await;
+    bench.index("tickets.g3").faults().always("create", Fault::unreachable());
+    bench.looks(100).await;
+    assert_eq!(bench.state(3), Some(State::Creating));
+    bench.submit(&[], &Choice::Rollback(tickets())).await;
+    bench.until("it is rolled back", |bench| bench.is_served_by(1)).await;
+    bench.index("tickets.g3").faults().heal();
+    bench.until("it is created", |bench| bench.state(3) != Some(State::Creating)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn comparison_delays_no_rollback() {
+    let mut bench = third().await;
+    bench.until("it is filled", |bench| bench.state(3) == Some(State::Filling)).await;
+    let (gate, before) = (Gate::closed(), bench.source.faults().hits("collections"));
+    bench.source.faults().once("collections", Fault::Held(gate.clone()));
+    bench.until("it is compared", |bench| bench.source.faults().hits("collections") > before).await;
+    bench.submit(&[], &Choice::Rollback(tickets())).await;
+    let begun = Instant::now();
+    bench.until("it is rolled back", |bench| bench.is_served_by(1)).await;
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    gate.open();
 }
 
 #[tokio::test(start_paused = true)]
