@@ -14,7 +14,7 @@
 
 use tidewheel_core::catalog::{Catalog, Generation, IndexName, Lost, Needs, TargetId, is_futile, next_scope};
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Appended, Checkpoint, Covered, PortResult};
+use tidewheel_core::ports::{Appended, Checkpoint, Covered, PortResult, SnapshotState};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -81,8 +81,15 @@ impl Session<'_> {
         let targets = scope.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         info!(targets, "beginning a snapshot");
         // Also not before the time at which the feed was opened for these collections.
-        let Checkpoint { last, through, .. } = writer.checkpoint;
-        let time = self.after(last.0.max(through.before())).await?;
+        let Checkpoint { last, through, ref snapshot, .. } = writer.checkpoint;
+        let (SnapshotState::Running { time: before, .. }
+        | SnapshotState::Sweeping { time: before, .. }
+        | SnapshotState::Done { time: before, .. }) = *snapshot;
+        let mut time = self.after(last.0.max(through.before())).await?;
+        if time == before {
+            // The index keeps the rows of that snapshot over others of the same time.
+            time = self.after(before).await?;
+        }
         writer.append(plan::begin(&writer.checkpoint, time, scope)).await?;
         followed.has_other_snapshot = true;
         Ok(followed)
