@@ -31,6 +31,9 @@ pub(super) fn details(action: &IndexAction, identities: &Identities<'_>) -> Vec<
             for part in action.difference.parts() {
                 details.extend(difference(part, before, after, identities));
             }
+            if action.difference.has(Part::Rules) && !action.difference.has(Part::Embedding) {
+                details.extend(same_model(&before.embedding, &after.embedding));
+            }
         }
         (None, Some(after)) => {
             let dimension = dimension(identities.after, &after.embedding);
@@ -106,6 +109,16 @@ fn embedding(before: &Declaration, after: &Declaration, identities: &Identities<
         details.push(format!("{one} → {two} dimensions"));
     }
     details.join(", ")
+}
+
+/// What is recorded of a model that returns the vectors of the one before. Every service then reaches it by this.
+fn same_model(before: &EmbeddingSpec, after: &EmbeddingSpec) -> Vec<String> {
+    let details = changed([
+        ("model", model(before).to_owned(), model(after).to_owned()),
+        ("provider", before.provider.to_string(), after.provider.to_string()),
+        ("server", quoted(before.url.as_ref()), quoted(after.url.as_ref())),
+    ]);
+    details.into_iter().map(|detail| format!("{detail} with the same vectors")).collect()
 }
 
 fn dimension(identity: Option<&EmbedderIdentity>, spec: &EmbeddingSpec) -> Option<usize> {
@@ -345,6 +358,14 @@ mod tests {
         assert!(!embedding(&before, &after, &unknown).contains("dimensions"));
         let single = EmbeddingSpec { url: Some("http://tei:3000".into()), ..EmbeddingSpec::new("default", "tei", "") };
         assert_eq!(model(&single), "http://tei:3000");
+    }
+
+    #[test]
+    fn another_server_of_the_same_model_is_described() {
+        let at = |url: &str| EmbeddingSpec { url: Some(url.into()), ..EmbeddingSpec::new("default", "tidewheel", "m") };
+        let details = same_model(&at("http://embedder:8080"), &at("http://127.0.0.1:8080"));
+        assert_eq!(details, [r#"server "http://embedder:8080" → "http://127.0.0.1:8080" with the same vectors"#]);
+        assert!(same_model(&at("http://embedder:8080"), &at("http://embedder:8080")).is_empty());
     }
 
     #[test]
