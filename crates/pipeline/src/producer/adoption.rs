@@ -12,7 +12,9 @@
 //! rows win over what an earlier declaration made, and every later change is routed to the targets too.
 //! **Losses** of one target concern no other: nothing is read again for the others, and no snapshot waits for it.
 
-use tidewheel_core::catalog::{Catalog, Generation, IndexName, Lost, Needs, TargetId, is_futile, next_scope};
+use tidewheel_core::catalog::{
+    Catalog, Due, Generation, IndexName, Lost, Needs, Rows, TargetId, is_futile, next_scope,
+};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Appended, Checkpoint, Covered, PortResult, SnapshotState};
 use tokio::time::Instant;
@@ -86,9 +88,14 @@ impl Session<'_> {
         | SnapshotState::Sweeping { time: before, .. }
         | SnapshotState::Done { time: before, .. }) = *snapshot;
         let mut time = self.after(last.0.max(through.before())).await?;
-        if time == before {
-            // The index keeps the rows of that snapshot over others of the same time.
-            time = self.after(before).await?;
+        let is_made_again = |due: &Due| {
+            let generation = applied.catalog().generation(&due.target);
+            generation.is_some_and(|generation| generation.filled > 0 && generation.needs.rows > Rows::Missing)
+        };
+        if time == before || scope.iter().any(is_made_again) {
+            // The index keeps the rows of that snapshot over others of the same time; also those of repairs and replays,
+            // which an earlier declaration may have rendered.
+            time = self.after(time).await?;
         }
         writer.append(plan::begin(&writer.checkpoint, time, scope)).await?;
         followed.has_other_snapshot = true;

@@ -199,6 +199,18 @@ async fn due_target_is_filled_alone_and_its_scope_stays_in_the_checkpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn documents_that_are_rendered_again_win_over_repairs_of_the_same_moment() {
+    let world = World::with(&both(7)).await;
+    let before = world.appended();
+    let repaired = world.source.now().await.unwrap();
+    world.servers.apply(&due(both(7), 9, &["notes"], Needs { rows: Rows::Text, sweep: false })).await;
+    world.settle().await;
+    assert_eq!(world.after(before), [entry(Operation::Read, "0", &["notes"])]);
+    let read = world.servers.streams.records::<Change>(RAW).pop().unwrap().1;
+    assert!(read.version.time > repaired, "{:?}", read.version);
+}
+
+#[tokio::test(start_paused = true)]
 async fn loss_of_one_target_is_not_read_again_for_the_others() {
     let world = World::with(&both(7)).await;
     let (before, since, opened) = (world.appended(), world.checkpoint().await, world.source.opened());
