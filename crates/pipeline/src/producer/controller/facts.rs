@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tidewheel_core::catalog::{Catalog, Generation, Index, IndexName, State, TargetId, TargetRecord};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Listed, PortResult};
@@ -19,6 +20,9 @@ use super::tools::{Tools, Work};
 
 /// How often collections and aliases are listed while nothing happens.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// The pause after a read in which the record of a collection was missing, because the collection is unavailable.
+const UNREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a collection may take to settle before it is compared regardless.
 const SETTLE: Duration = Duration::from_secs(10 * 60);
@@ -47,6 +51,8 @@ pub(super) struct Observer {
     known: BTreeMap<IndexName, Index>,
     /// Indexes of which a step has ended since the facts were read.
     outdated: BTreeSet<IndexName>,
+    /// Indexes of which a record could not be read.
+    unread: BTreeSet<IndexName>,
     /// When a generation to be compared was first seen.
     comparing: BTreeMap<TargetId, Instant>,
     reading: Option<Reading>,
@@ -68,6 +74,8 @@ struct Read {
     seen: Seen,
     /// The records read; `None` of collections without one.
     records: Vec<(TargetId, Option<TargetRecord>)>,
+    /// Indexes of which a record could not be read.
+    unread: BTreeSet<IndexName>,
 }
 
 /// A collection to look at.
@@ -90,6 +98,7 @@ impl Observer {
             revision: 0,
             known: BTreeMap::new(),
             outdated: BTreeSet::new(),
+            unread: BTreeSet::new(),
             comparing: BTreeMap::new(),
             reading: None,
             backoff: Backoff::for_servers(),
@@ -113,6 +122,11 @@ impl Observer {
 
     fn is_current(&self, name: &IndexName, index: &Index) -> bool {
         self.at.is_some() && !self.outdated.contains(name) && self.known.get(name) == Some(index)
+    }
+
+    /// Whether a collection of the index is unavailable, so that its steps wait.
+    pub(super) fn is_unread(&self, name: &IndexName) -> bool {
+        self.unread.contains(name)
     }
 
     /// Whether the collection of a generation to be compared is settled, or has had time to.
@@ -195,7 +209,11 @@ impl Observer {
     fn take(&mut self, reading: Reading, read: Read) {
         let now = Instant::now();
         self.backoff.reset();
-        (self.at, self.retry_at) = (Some(now), None);
+        self.at = Some(now);
+        // Their steps wait for the records; those of the others go on.
+        self.retry_at = (!read.unread.is_empty()).then(|| now + UNREAD_PAUSE);
+        self.outdated.extend(read.unread.iter().cloned());
+        self.unread = read.unread;
         (self.revision, self.known) = (reading.revision, reading.indexes);
         for (target, record) in read.records {
             let records = self.records.entry(target.index.clone()).or_default();
@@ -223,29 +241,54 @@ async fn read(tools: &Tools, wanted: Vec<Wanted>, had: &BTreeSet<String>, wants_
     let aliased: Vec<String> = aliased.map(|wanted| wanted.collection.clone()).collect();
     collections.extend(aliased);
     let backlog = if wants_backlog { tools.backlog().await? } else { 0 };
-    let (mut records, mut settled) = (Vec::new(), BTreeSet::new());
-    for Wanted { target, collection, reads_record, is_compared, .. } in wanted {
-        if !collections.contains(&collection) {
-            records.push((target, None));
-            continue;
-        }
-        let opened = tools.catalog.collections.open(&collection);
-        if is_compared && opened.is_settled().await? {
+    let (mut records, mut settled, mut unread) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    let (existing, missing): (Vec<Wanted>, Vec<Wanted>) =
+        wanted.into_iter().partition(|wanted| collections.contains(&wanted.collection));
+    records.extend(missing.into_iter().map(|wanted| (wanted.target, None)));
+    let looks = existing.into_iter().map(|wanted| {
+        let reads_record = wanted.reads_record || !had.contains(&wanted.collection);
+        look_at(tools, wanted, reads_record)
+    });
+    for Looked { target, is_settled, record } in join_all(looks).await {
+        if is_settled {
             settled.insert(target.clone());
         }
-        if !reads_record && had.contains(&collection) {
-            continue;
-        }
-        let record = match opened.record().await {
-            Err(error) if error.class == ErrorClass::Fatal => {
-                warn!(index = %target.index, collection, "an unreadable record is written again: {error}");
-                None
+        match record {
+            None => {}
+            Some(Ok(record)) => records.push((target, record)),
+            Some(Err(error)) => {
+                debug!(index = %target.index, "failed to read the record of {target}: {error}");
+                unread.insert(target.index);
             }
-            record => record?,
-        };
-        records.push((target, record));
+        }
     }
-    Ok(Read { seen: Seen { collections, aliases, backlog, settled }, records })
+    Ok(Read { seen: Seen { collections, aliases, backlog, settled }, records, unread })
+}
+
+/// What an existing collection is like.
+struct Looked {
+    target: TargetId,
+    is_settled: bool,
+    /// Its record; `None` if it was not read.
+    record: Option<PortResult<Option<TargetRecord>>>,
+}
+
+/// Looks at one collection. Its failures concern its index alone.
+async fn look_at(tools: &Tools, wanted: Wanted, reads_record: bool) -> Looked {
+    let Wanted { target, collection, is_compared, .. } = wanted;
+    let opened = tools.catalog.collections.open(&collection);
+    let is_settled = is_compared && opened.is_settled().await.unwrap_or(false);
+    if !reads_record {
+        return Looked { target, is_settled, record: None };
+    }
+    let record = match opened.record().await {
+        Err(error) if error.class == ErrorClass::Fatal => {
+            warn!(index = %target.index, collection, "an unreadable record is written again: {error}");
+            Ok(None)
+        }
+        record => record,
+    };
+    Looked { target, is_settled, record: Some(record) }
 }
 
 /// Whether the generation is being created, and only the controller's steps are missing.

@@ -234,7 +234,8 @@ impl Controller {
         let begins = |name: &IndexName, after: &Option<Index>| {
             catalog.indexes.get(name).is_some_and(|before| saves::begins_routing(before, after.as_ref()))
         };
-        let is_failing = |name: &IndexName| self.memories.get(name).is_some_and(Memory::is_failing);
+        let is_failing =
+            |name: &IndexName| self.observer.is_unread(name) || self.memories.get(name).is_some_and(Memory::is_failing);
         let is_being_created = |(name, index): &(&IndexName, &Index)| {
             index.generations.values().any(facts::is_being_created) && !is_failing(name)
         };

@@ -319,6 +319,24 @@ async fn outage_of_the_index_ends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unavailable_collection_delays_no_other_index() {
+    let mut bench = Bench::serving().await;
+    bench.apply(&[declaration("broken"), declaration(TICKETS)]).await;
+    let is_served = |bench: &Bench| {
+        let indexes = bench.catalog().indexes;
+        indexes.len() == 2 && indexes.values().all(|index| index.serving == Some(1))
+    };
+    bench.until("both serve", is_served).await;
+    bench.index("broken.g1").faults().always("record", Fault::unreachable());
+    bench.apply(&[remodelled("broken"), remodelled(TICKETS)]).await;
+    bench.until("the other is switched", |bench| bench.is_served_by(2)).await;
+    assert_eq!(bench.catalog().indexes.values().next().unwrap().serving, Some(1));
+    bench.index("broken.g1").faults().heal();
+    let is_switched = |bench: &Bench| bench.catalog().indexes.values().all(|index| index.serving == Some(2));
+    bench.until("it is switched too", is_switched).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_called_before_a_catalog_is_applied_and_little_at_rest() {
     let mut bench = Bench::new();
     bench.servers.collections.faults().always("list", Fault::Slow(Duration::ZERO));
