@@ -72,12 +72,12 @@ impl Breaker {
             Ok(health) => health,
             Err(reason) => return Ok(Ended::Skipped(reason)),
         };
-        let mut work = pin!(work(RetryPolicy { health, shutdown: retry.shutdown.clone() }));
+        let mut work = pin!(work(RetryPolicy { health: health.clone(), shutdown: retry.shutdown.clone() }));
         loop {
             tokio::select! {
                 ended = &mut work => return self.ended(ended),
                 () = tokio::time::sleep(LOOK) => {
-                    if let Some(reason) = self.given_up() {
+                    if let Some(reason) = self.given_up(&health) {
                         return Ok(Ended::Skipped(reason));
                     }
                 }
@@ -87,21 +87,25 @@ impl Breaker {
 
     /// The health to report failures to; the reason if the target is skipped now.
     fn admitted(&self) -> Result<Health, String> {
-        let mut state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         if let Some(open) = &mut state.open {
             let now = Instant::now();
             if now < open.probe_at {
                 return Err(open.reason.clone());
             }
             open.probe_at = now + PROBE_EVERY;
+            // Of its own: it must not be given up for the failures that abandoned work has left.
+            state.health = health(self.service);
         }
         Ok(state.health.clone())
     }
 
     /// The reason to skip the target, if its server has failed for long enough: at once while it is skipped anyway.
-    fn given_up(&self) -> Option<String> {
+    /// `health` is what the work reports to.
+    fn given_up(&self, health: &Health) -> Option<String> {
+        let reasons = health.readiness().reasons;
         let mut state = self.state();
-        let reasons = state.health.readiness().reasons;
         if reasons.is_empty() {
             state.failing_since = None;
             return None;
@@ -158,10 +162,15 @@ impl Breaker {
 
 impl State {
     fn closed(service: &'static str) -> Self {
-        let health = Health::of(service);
-        health.started();
-        Self { health, failing_since: None, open: None }
+        Self { health: health(service), failing_since: None, open: None }
     }
+}
+
+/// A health without failures.
+fn health(service: &'static str) -> Health {
+    let health = Health::of(service);
+    health.started();
+    health
 }
 
 #[cfg(test)]
@@ -220,6 +229,23 @@ mod tests {
         }
         let (ended, seconds) = works(&breaker, &retry, refused).await;
         assert!(is_skipped(&ended) && seconds >= 30, "patient again: {ended:?} after {seconds} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_probe_is_not_given_up_for_earlier_failures() {
+        let (breaker, retry) = (Breaker::new("upserter", "tickets.g2"), policy());
+        assert!(is_skipped(&works(&breaker, &retry, refused).await.0));
+        tokio::time::sleep(PROBE_EVERY).await;
+        let slow = |retry: RetryPolicy| async move {
+            let write = || async {
+                tokio::time::sleep(3 * LOOK).await;
+                Ok(7)
+            };
+            retry.call("write", write).await
+        };
+        let ended = breaker.run(&retry, slow).await;
+        assert!(matches!(ended, Ok(Ended::Done(7))), "{ended:?}");
+        assert!(matches!(works(&breaker, &retry, || Ok(8)).await.0, Ok(Ended::Done(8))));
     }
 
     #[tokio::test(start_paused = true)]
