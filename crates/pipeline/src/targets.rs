@@ -12,6 +12,7 @@
 //!   the store has none. A newer catalog than that of an entry is fine.
 //! - **Followed in both directions**: a store that lost its last second has a lower revision, which is loaded too. A
 //!   catalog that vanished is lost, not withdrawn: the last one stays in effect until the producer has saved it again.
+//!   Nothing is left out by a catalog that the store does not have any more: see [`Targets::confirmed`].
 //! - **Nothing is called** to open a target: collections, states and embedders connect on first use.
 //!
 //! Without an applied catalog there is one target, of revision 0: the [`LocalTarget`], made from local settings. Without
@@ -109,6 +110,17 @@ impl Targets {
         }
         let _loading = self.loading.lock().await;
         self.load().await
+    }
+
+    /// The catalog as the store has it now, at this revision or a newer one. By it entries of this revision may be
+    /// acknowledged without effect, because it does not route their targets: a known catalog may be one that the store has
+    /// lost, and with it the end of their routing.
+    ///
+    /// # Errors
+    /// As [`Self::at_least`].
+    pub async fn confirmed(&self, revision: u64) -> PortResult<Arc<Applied>> {
+        let applied = self.reload().await?;
+        if applied.serves(revision) { Ok(applied) } else { self.at_least(revision).await }
     }
 
     /// Follows the catalog until `stop`. Its failures are not reported: entries that need a newer catalog report them.

@@ -199,6 +199,15 @@ impl Lanes {
         }
     }
 
+    /// Whether a target of these entries is left out, because the catalog does not route it.
+    pub(super) fn leave_out(&self, deliveries: &[Delivery<Change>]) -> bool {
+        let mut changes = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok());
+        changes.any(|change| match change.route.stamp().filter(|_| !self.is_short_form()) {
+            None => self.plain.is_none(),
+            Some(stamp) => stamp.targets.iter().chain(&stamp.leaves).any(|id| !self.numbers.contains_key(id)),
+        })
+    }
+
     /// The lanes that receive a document of these entries and are not prepared.
     pub(super) fn unprepared(&self, deliveries: &[Delivery<Change>]) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();

@@ -246,7 +246,12 @@ impl Worker {
 
     async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
         let spans = SharedSpans::begin(self.tracer.as_ref(), &deliveries);
-        let lanes = self.lanes(&self.load(newest::catalog(&deliveries)).await?);
+        let revision = newest::catalog(&deliveries);
+        let mut lanes = self.lanes(&self.load(revision).await?);
+        if lanes.leave_out(&deliveries) {
+            let confirm = || self.targets.confirmed(revision);
+            lanes = self.lanes(&self.retry.wait_for("load the applied catalog", confirm).await?);
+        }
         let skipped = self.prepare(&lanes, &deliveries).await?;
         let planned = lanes.clone();
         let plan = offload(lanes.cost(&deliveries), move || planned.plan(deliveries, &skipped)).await?;

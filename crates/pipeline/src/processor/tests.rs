@@ -227,6 +227,17 @@ async fn document_that_leaves_a_target_is_deleted_from_it() {
     assert_eq!((embedded(&bench.embedder), bench.pending()), (1, 0));
 }
 
+#[tokio::test]
+async fn nothing_is_left_out_by_a_catalog_that_the_store_has_lost() {
+    let bench = Bench::with(&two(State::Serving, true)).await;
+    let before = bench.servers.streams.save();
+    bench.apply(&Catalog { revision: REVISION + 1, ..two(State::Retiring, true) }).await;
+    bench.servers.streams.restore(&before);
+    bench.deliver([update(1, 1, &["tickets", "notes"], &[])]).await.unwrap();
+    let targets: Vec<String> = bench.written().into_iter().map(|(target, _, _)| target).collect();
+    assert_eq!((targets, bench.pending()), (vec!["notes.g1".to_owned(), "tickets.g1".to_owned()], 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn change_that_one_model_rejects_is_parked_for_its_target_only() {
     let (bench, other) = with_two_models(State::Serving, true).await;

@@ -155,8 +155,12 @@ impl Worker {
     async fn divide(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), RetryError> {
         let revision = newest::catalog(&deliveries);
         let load = || self.targets.at_least(revision);
-        let applied = self.retry.wait_for("load the applied catalog", load).await?;
+        let mut applied = self.retry.wait_for("load the applied catalog", load).await?;
         let mut parts = by_target(deliveries);
+        if parts.iter().any(|(target, _)| applied.target(target.as_ref()).is_none()) {
+            let confirm = || self.targets.confirmed(revision);
+            applied = self.retry.wait_for("load the applied catalog", confirm).await?;
+        }
         if parts.len() == 1 {
             let (target, part) = parts.remove(0);
             return self.apply_part(&applied, target, part).await;
