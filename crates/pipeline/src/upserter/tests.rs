@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use tidewheel_core::catalog::{Catalog, State};
+use tidewheel_core::embedded::Vectors;
 use tidewheel_core::payload::{MADE, RESERVED};
 use tidewheel_core::ports::{CatalogStore as _, CollectionAdmin as _, Handover as _, Queue as _};
 use tidewheel_stores::redis::keys::STAGE_2;
@@ -122,6 +123,35 @@ async fn records_of_a_target_that_is_not_routed_are_acknowledged_without_effect(
     bench.deliver(&records).await.unwrap();
     assert_eq!((bench.points("tickets.g1"), bench.pending()), (2, 0));
     assert_eq!(bench.servers.collections.names(), ["tickets.g1"]);
+}
+
+#[tokio::test]
+async fn nothing_is_left_out_by_a_catalog_that_the_store_has_lost() {
+    let bench = Bench::with(&two()).await;
+    bench.deliver(&[embedded_for(1, "notes.g1")]).await.unwrap();
+    let before = bench.servers.streams.save();
+    let later = catalog(REVISION + 1, &[("tickets", State::Serving, true), ("notes", State::Retiring, false)]);
+    bench.servers.apply(&later).await;
+    let mut newer = embedded_for(2, "tickets.g1");
+    newer.target.as_mut().unwrap().catalog = REVISION + 1;
+    bench.deliver(&[newer]).await.unwrap();
+    bench.servers.streams.restore(&before);
+    bench.deliver(&[embedded_for(3, "notes.g1")]).await.unwrap();
+    assert_eq!((bench.points("notes.g1"), bench.pending()), (4, 0));
+}
+
+#[tokio::test]
+async fn index_that_is_created_again_has_another_dimension() {
+    let bench = Bench::with(&two()).await;
+    bench.deliver(&[embedded_for(1, "notes.g1")]).await.unwrap();
+    bench.servers.collections.index("notes.g1").drop_collection();
+    let again = catalog(REVISION + 1, &[("tickets", State::Serving, true), ("notes", State::Filling, false)]);
+    bench.servers.apply(&again).await;
+    let mut record = embedded_for(2, "notes.g1");
+    record.target.as_mut().unwrap().catalog = REVISION + 1;
+    record.vectors = Vectors::new(2, vec![1.0, 0.0, 0.0, 1.0]).unwrap();
+    bench.deliver(&[record]).await.unwrap();
+    assert_eq!((bench.points("notes.g1"), bench.pending()), (2, 0));
 }
 
 #[tokio::test]
