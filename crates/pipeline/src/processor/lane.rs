@@ -273,9 +273,10 @@ impl Planners {
         Ok(planner)
     }
 
-    /// Forgets planners that nothing uses.
-    pub(super) fn retain_used(&self) {
+    /// Forgets planners that nothing uses, and that these lanes will not use.
+    pub(super) fn retain(&self, lanes: &Lanes) {
         let mut planners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        planners.retain(|_, planner| Arc::strong_count(planner) > 1);
+        let is_named = |text: &Fp| lanes.all.iter().any(|lane| lane.text == *text);
+        planners.retain(|(text, _), planner| is_named(text) || Arc::strong_count(planner) > 1);
     }
 }

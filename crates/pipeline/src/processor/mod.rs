@@ -239,7 +239,7 @@ impl Worker {
         if !lanes.are_of(applied) {
             *lanes = Arc::new(Lanes::new(applied.clone()));
             self.models.retain(applied);
-            self.planners.retain_used();
+            self.planners.retain(&lanes);
         }
         lanes.clone()
     }
