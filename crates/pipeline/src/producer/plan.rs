@@ -17,8 +17,10 @@ use super::admission::{Rules, admit};
 use super::moves::Moves;
 pub use super::moves::doubtful;
 use super::step::Step;
+#[cfg(test)]
+pub use due::COMPLETE;
 pub use due::{
-    COMPLETE, abandon, begin, everything, filled_by, is_being_filled, is_in_scope, is_of_short_form, made_due, missed,
+    abandon, begin, everything, filled_by, is_being_filled, is_in_scope, is_of_short_form, made_due, missed,
 };
 pub use rows::{PageRead, Read, differs, last_short, parts, read, remaining};
 pub use sweep::{PageSwept, former, gone, read_all, still_swept, suspects, swept};

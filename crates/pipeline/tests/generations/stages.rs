@@ -1,6 +1,6 @@
 //! The other actors: processors and upserters, the source, operators, and other clients of the servers.
 
-use tidewheel_core::catalog::State as Life;
+use tidewheel_core::catalog::{Generation, State as Life};
 
 use crate::model::Model;
 use crate::producer::HIGH_WATER;
@@ -118,7 +118,7 @@ impl Model {
             }
             next.progress("apply a record", applied);
         }
-        let blocks = |number| self.generation(rest.catalog, number).is_some_and(|generation| generation.may_block());
+        let blocks = |number| self.generation(rest.catalog, number).is_some_and(Generation::may_block);
         let may_skip = self.routed(rest.catalog, record.target).is_some() && !blocks(record.target);
         if rest.left.gaps > 0 && may_skip && self.generations(rest.catalog).any(|(number, _)| blocks(number)) {
             let mut skipped = rest.clone();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Acknowledge as _, Checkpoint, Embedder as EmbedderPort, IndexWriter as _, Journal as _, Queue as _};
+use tidewheel_core::ports::{
+    Acknowledge as _, Checkpoint, Embedder as EmbedderPort, IndexWriter as _, Journal as _, Queue as _,
+};
 use tidewheel_core::report::{
     Bucket, EmbedderReport, FORMAT, LatencyReport, ProcessReport, ProcessorReport, ProducerReport, ServiceReport,
     UpserterReport,
