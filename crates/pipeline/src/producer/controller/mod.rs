@@ -249,7 +249,8 @@ impl Controller {
     fn prune(&mut self, catalog: &Catalog) {
         let generation = |name: &IndexName, number: u32| catalog.indexes.get(name)?.generations.get(&number);
         self.memories.retain(|name, memory| {
-            memory.deleted.retain(|number| generation(name, *number).is_some());
+            // An index that was dropped and is created again has the same first generation.
+            memory.deleted.retain(|number| generation(name, *number).is_some_and(|one| one.state == State::Retiring));
             catalog.indexes.contains_key(name)
         });
         self.running.retain(|(name, _), running| match running.effect {
