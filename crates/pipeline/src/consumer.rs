@@ -243,7 +243,10 @@ async fn claim<T: Carries + Send + 'static>(
             let outcome = tokio::spawn(batch.run()).await;
             drop(room);
             match outcome {
-                Ok(outcome) => outcome?,
+                Ok(Ok(())) => {}
+                // Given up: its entries stay pending.
+                Ok(Err(RetryError::Shutdown)) => break,
+                Ok(Err(error)) => return Err(error),
                 Err(panic) => error!("a claimed batch panicked; its entries stay pending: {panic}"),
             }
         }

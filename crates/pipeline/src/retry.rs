@@ -39,6 +39,15 @@ impl RetryPolicy {
         }
     }
 
+    /// Waits until the service is not ready, because something that it waits for fails.
+    pub(crate) async fn until_failing(&self) {
+        /// How often it is checked.
+        const LOOK: Duration = Duration::from_secs(1);
+        while self.health.readiness().reasons.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Calls `attempt` until it succeeds, which counts as progress. Transient failures are retried without limit. An
     /// outage logs a few lines regardless of the number of failed calls: when it begins, at growing intervals while it
     /// lasts, and when it ends. `what` completes "failed to …".

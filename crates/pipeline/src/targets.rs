@@ -72,6 +72,20 @@ impl Targets {
         self.applied.subscribe()
     }
 
+    /// Waits until the catalog as it is known here meets a condition.
+    pub(crate) async fn until(&self, condition: impl Fn(&Applied) -> bool) {
+        let mut changes = self.subscribe();
+        loop {
+            let applied = changes.borrow_and_update().clone();
+            if condition(&applied) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The catalog, at this revision or a newer one, to process an entry stamped with it; 0 for an entry without a stamp.
     /// Calls the store only if the known catalog does not suffice.
     ///

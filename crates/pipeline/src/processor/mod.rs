@@ -40,7 +40,8 @@
 //! MongoDB's oplog.
 //! **Outages**: while the embedder or Redis is unreachable the processor waits; stage 1 keeps unacknowledged entries. It
 //! does not wait for the embedder of a target that was never whole: after 30 seconds of failures its records are left out,
-//! and the target is recorded as lost, in the step that acknowledges the entries.
+//! and the target is recorded as lost, in the step that acknowledges the entries. It stops waiting for one that the
+//! catalog no longer needs. Entries that need an embedder which its settings lack are left to other processors.
 
 mod batch;
 mod blank;
@@ -50,6 +51,7 @@ mod identity;
 mod lane;
 pub mod metric;
 mod model;
+mod needed;
 mod options;
 mod plan;
 mod planner;
@@ -218,7 +220,11 @@ impl Worker {
     async fn start(&self) -> Result<(), RetryError> {
         let lanes = self.lanes(&self.load(0).await?);
         if let Some(local) = lanes.local() {
-            let model = self.models.ask(&local.target, &self.retry).await?;
+            let model = tokio::select! {
+                biased;
+                model = self.models.ask(&local.target, &self.retry, false) => model?,
+                () = self.until_unneeded(std::slice::from_ref(&local.target)) => return Ok(()),
+            };
             info!(model = model.info.model, dimension = model.dimension(), "ready");
             return local
                 .prepare(model, &self.planners)
@@ -244,15 +250,25 @@ impl Worker {
         lanes.clone()
     }
 
+    /// The lanes of the catalog by which these entries are processed.
+    async fn lanes_for(&self, deliveries: &[Delivery<Change>]) -> Result<Arc<Lanes>, RetryError> {
+        let revision = newest::catalog(deliveries);
+        let lanes = self.lanes(&self.load(revision).await?);
+        if !lanes.leave_out(deliveries) {
+            return Ok(lanes);
+        }
+        let confirm = || self.targets.confirmed(revision);
+        Ok(self.lanes(&self.retry.wait_for("load the applied catalog", confirm).await?))
+    }
+
     async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
         let spans = SharedSpans::begin(self.tracer.as_ref(), &deliveries);
-        let revision = newest::catalog(&deliveries);
-        let mut lanes = self.lanes(&self.load(revision).await?);
-        if lanes.leave_out(&deliveries) {
-            let confirm = || self.targets.confirmed(revision);
-            lanes = self.lanes(&self.retry.wait_for("load the applied catalog", confirm).await?);
-        }
-        let skipped = self.prepare(&lanes, &deliveries).await?;
+        let (lanes, skipped) = loop {
+            let lanes = self.lanes_for(&deliveries).await?;
+            if let Some(skipped) = self.prepare(&lanes, &deliveries).await? {
+                break (lanes, skipped);
+            }
+        };
         let planned = lanes.clone();
         let plan = offload(lanes.cost(&deliveries), move || planned.plan(deliveries, &skipped)).await?;
         let superseded: usize = plan.units.iter().map(|unit| unit.entries.len() - 1).sum();
@@ -284,8 +300,8 @@ impl Worker {
     }
 
     /// Prepares the lanes that receive documents. Those that must not delay the others are skipped if their embedder stays
-    /// unavailable.
-    async fn prepare(&self, lanes: &Lanes, deliveries: &[Delivery<Change>]) -> Result<Skipped, RetryError> {
+    /// unavailable. `None` if meanwhile the catalog does not need one of the embedders any more.
+    async fn prepare(&self, lanes: &Lanes, deliveries: &[Delivery<Change>]) -> Result<Option<Skipped>, RetryError> {
         let mut skipped = Skipped::new();
         for number in lanes.unprepared(deliveries) {
             let lane = lanes.get(number);
@@ -293,8 +309,14 @@ impl Worker {
                 Some(model) => Ended::Done(model),
                 None => {
                     let breaker = lane.may_skip.then(|| self.models.breaker(&lane.target));
-                    let ask = move |retry: RetryPolicy| async move { self.models.ask(&lane.target, &retry).await };
-                    guarded(breaker.as_deref(), &self.retry, ask).await?
+                    let leaves = !lane.may_skip && !lane.target.is_local();
+                    let ask =
+                        move |retry: RetryPolicy| async move { self.models.ask(&lane.target, &retry, leaves).await };
+                    tokio::select! {
+                        biased;
+                        model = guarded(breaker.as_deref(), &self.retry, ask) => model?,
+                        () = self.until_unneeded(std::slice::from_ref(&lane.target)) => return Ok(None),
+                    }
                 }
             };
             let reason = match model {
@@ -307,6 +329,6 @@ impl Worker {
             };
             skipped.insert(number, reason);
         }
-        Ok(skipped)
+        Ok(Some(skipped))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tidewheel_core::catalog::{EmbedderIdentity, EmbeddingSpec};
 use tidewheel_core::error::{Cause, PortError, Server};
@@ -19,6 +20,9 @@ use crate::targets::{Applied, Target};
 
 /// The operation that asks a model what it is: completes "failed to …".
 const ASK: &str = "reach the embedder";
+
+/// The pause before entries are left to another process.
+const LEAVE_AFTER: Duration = Duration::from_secs(10);
 
 /// A model that has answered.
 pub(super) struct Model {
@@ -59,13 +63,24 @@ impl Models {
         fits(target, &model.info).is_ok().then_some(model)
     }
 
-    /// Asks the embedder of a target until its vectors fit the collection.
+    /// Asks the embedder of a target until its vectors fit the collection. If the settings here do not reach the embedder,
+    /// and it `leaves`, it ends as in a shutdown: the entries stay pending, and are claimed by a process that may reach it.
     ///
     /// # Errors
-    /// Fatal if the settings here do not reach the embedder.
-    pub(super) async fn ask(&self, target: &Target, retry: &RetryPolicy) -> Result<Arc<Model>, RetryError> {
+    /// Fatal if the settings here do not reach the embedder, unless it leaves.
+    pub(super) async fn ask(
+        &self,
+        target: &Target,
+        retry: &RetryPolicy,
+        leaves: bool,
+    ) -> Result<Arc<Model>, RetryError> {
         let embedder = match &target.ports.embedder {
             Ok(embedder) => embedder.clone(),
+            Err(error) if leaves => {
+                retry.fails(ASK, error);
+                retry.pause(LEAVE_AFTER).await?;
+                return Err(RetryError::Shutdown);
+            }
             Err(error) => return Err(retry.stopped(ASK, error.clone())),
         };
         let info = || async {

@@ -21,6 +21,7 @@ use super::unit::{Part, Texts};
 use crate::breaker::{Breaker, Ended};
 use crate::offload::beside;
 use crate::retry::{RetryError, RetryPolicy};
+use crate::targets::Target;
 
 /// The jobs of a pass.
 struct Round {
@@ -39,6 +40,8 @@ struct Group {
     /// Skips them, if all targets that wait for texts may be skipped.
     breaker: Option<Arc<Breaker>>,
     texts: Vec<String>,
+    /// The targets that wait for texts.
+    targets: Vec<Arc<Target>>,
 }
 
 /// The answers of a model.
@@ -82,10 +85,15 @@ impl Worker {
     fn group(&self, batch: &Batch, round: &mut Round, number: usize) -> Option<Group> {
         let texts = round.reuse.take_texts(number, &mut round.jobs);
         let (mut chosen, mut must_wait): (Option<&Lane>, bool) = (None, false);
+        let mut targets: Vec<Arc<Target>> = Vec::new();
         for (place, job) in round.jobs.iter().enumerate() {
             let Some(job) = job.as_ref().filter(|_| round.groups[place] == number) else { continue };
+            let embeds = round.reuse.embeds(place);
             for lane in job.to.iter().map(|lane| batch.lanes.get(*lane)) {
-                must_wait |= !lane.may_skip && round.reuse.embeds(place);
+                must_wait |= !lane.may_skip && embeds;
+                if embeds && !targets.iter().any(|target| Arc::ptr_eq(target, &lane.target)) {
+                    targets.push(lane.target.clone());
+                }
                 // The embedder of a target that others wait for, if there is one.
                 if chosen.is_none_or(|chosen| chosen.may_skip && !lane.may_skip) {
                     chosen = Some(lane);
@@ -94,19 +102,19 @@ impl Worker {
         }
         let lane = chosen?;
         let breaker = (!must_wait && !texts.is_empty()).then(|| self.models.breaker(&lane.target));
-        Some(Group { number, model: lane.ready()?.model.clone(), breaker, texts })
+        Some(Group { number, model: lane.ready()?.model.clone(), breaker, texts, targets })
     }
 
     /// Embeds the texts of a group, and hands over the units that are ready then. Texts that fail while other requests
     /// succeed come last, so that they block no others.
     async fn embed_group(&self, batch: &Batch, round: &Mutex<Round>, group: Group) -> Result<(), RetryError> {
-        let Group { number, model, breaker, texts } = group;
+        let Group { number, model, breaker, texts, targets } = group;
         let (model, breaker, is_declared) = (&*model, breaker.as_deref(), !batch.lanes.is_short_form());
         let call = batch.spans.are_on().then(|| EmbedCall::begin(&model.info, texts.len()));
         let (all, retry) = (&texts[..], &self.retry);
         let embed =
             move |retry: RetryPolicy| async move { Embedding { model, retry: &retry, is_declared }.of(all).await };
-        let embedded = guarded(breaker, retry, embed).await?;
+        let embedded = self.while_needed(&targets, guarded(breaker, retry, embed)).await?;
         let call = call.map(EmbedCall::end);
         let (mut outcomes, suspects) = match embedded {
             Ended::Done(done) => done,
@@ -132,7 +140,7 @@ impl Worker {
         let settle = move |retry: RetryPolicy| async move {
             Embedding { model, retry: &retry, is_declared }.settle(suspects, all).await
         };
-        match guarded(breaker, retry, settle).await? {
+        match self.while_needed(&targets, guarded(breaker, retry, settle)).await? {
             Ended::Done(settled) => {
                 for (text, answer) in settled {
                     outcomes[text] = Some(answer);

@@ -17,6 +17,8 @@ use crate::targets::samples::{DIMENSION, Servers, catalog, first};
 use crate::targets::{LocalTarget, TargetPorts};
 use crate::upserter;
 
+mod changes;
+
 /// A processor's work, an upserter's, and the servers.
 struct Bench {
     servers: Servers,
@@ -225,29 +227,6 @@ async fn document_that_leaves_a_target_is_deleted_from_it() {
         ]
     );
     assert_eq!((embedded(&bench.embedder), bench.pending()), (1, 0));
-}
-
-#[tokio::test]
-async fn planner_keeps_what_it_has_learned_while_its_declaration_is_applied() {
-    let bench = Bench::with(&two(State::Serving, true)).await;
-    bench.deliver([update(1, 1, &["tickets"], &[])]).await.unwrap();
-    let lanes = bench.work.current.lock().unwrap().clone();
-    let planner = Arc::downgrade(&lanes.get(1).ready().expect("that of tickets").planner);
-    drop(lanes);
-    bench.apply(&Catalog { revision: REVISION + 1, ..two(State::Serving, true) }).await;
-    bench.deliver([update(2, 2, &["tickets"], &[])]).await.unwrap();
-    assert!(planner.upgrade().is_some());
-}
-
-#[tokio::test]
-async fn nothing_is_left_out_by_a_catalog_that_the_store_has_lost() {
-    let bench = Bench::with(&two(State::Serving, true)).await;
-    let before = bench.servers.streams.save();
-    bench.apply(&Catalog { revision: REVISION + 1, ..two(State::Retiring, true) }).await;
-    bench.servers.streams.restore(&before);
-    bench.deliver([update(1, 1, &["tickets", "notes"], &[])]).await.unwrap();
-    let targets: Vec<String> = bench.written().into_iter().map(|(target, _, _)| target).collect();
-    assert_eq!((targets, bench.pending()), (vec!["notes.g1".to_owned(), "tickets.g1".to_owned()], 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,7 +55,14 @@ impl Worker {
             let work = move |retry| self.upsert(to(retry), deliveries, spans);
             lane.breaker.run(&self.retry, work).await
         } else {
-            self.upsert(to(self.retry.clone()), deliveries, &mut traced).await.map(Ended::Done)
+            tokio::select! {
+                biased;
+                ended = self.upsert(to(self.retry.clone()), deliveries, &mut traced) => ended.map(Ended::Done),
+                () = self.until_vain(target) => {
+                    gone.store(true, Ordering::Relaxed);
+                    Err(RetryError::Shutdown)
+                }
+            }
         };
         match ended {
             Ok(Ended::Done(())) => Ok(()),
@@ -65,6 +72,13 @@ impl Worker {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until writes fail that the catalog does not ask for any more: an index is dropped because its collection is
+    /// broken, and is deleted when nothing waits for it.
+    async fn until_vain(&self, target: &Target) {
+        self.targets.until(|applied| applied.target(Some(&target.id)).is_none()).await;
+        self.retry.until_failing().await;
     }
 
     /// Settles the records of a target that the catalog does not route: acknowledges them without effect.

@@ -17,6 +17,7 @@ use crate::targets::samples::{Servers, catalog, first};
 struct Bench {
     servers: Servers,
     queue: Arc<FakeQueue<Embedded>>,
+    targets: Arc<Targets>,
     work: Arc<dyn Work<Embedded>>,
 }
 
@@ -25,8 +26,8 @@ impl Bench {
         let queue = Arc::new(servers.streams.embedded("upserter"));
         let retry = RetryPolicy { health: Health::of(NAME), shutdown: CancellationToken::new() };
         let targets = Arc::new(servers.targets());
-        let work = work(Some(queue.clone()), queue.clone(), targets, None, retry);
-        Self { servers: servers.clone(), queue, work: Arc::new(work) }
+        let work = work(Some(queue.clone()), queue.clone(), targets.clone(), None, retry);
+        Self { servers: servers.clone(), queue, targets, work: Arc::new(work) }
     }
 
     async fn with(catalog: &Catalog) -> Self {
@@ -220,6 +221,24 @@ async fn outage_of_a_whole_target_is_waited_out() {
     };
     let records = [embedded_for(1, "tickets.g1"), embedded_for(1, "notes.g1")];
     let (delivered, ()) = tokio::join!(bench.deliver(&records), heal);
+    delivered.unwrap();
+    assert_eq!((bench.points("tickets.g1"), bench.pending()), (2, 0));
+    assert!(bench.lost().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn target_that_is_dropped_during_its_outage_is_no_longer_waited_for() {
+    let states = |notes| [("tickets", State::Serving, true), ("notes", notes, true)];
+    let bench = Bench::with(&catalog(REVISION, &states(State::Serving))).await;
+    bench.fails("notes.g1");
+    let dropped = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(bench.pending(), 1);
+        bench.servers.apply(&catalog(REVISION + 1, &states(State::Retiring))).await;
+        bench.targets.reload().await.unwrap();
+    };
+    let records = [embedded_for(1, "tickets.g1"), embedded_for(1, "notes.g1")];
+    let (delivered, ()) = tokio::join!(bench.deliver(&records), dropped);
     delivered.unwrap();
     assert_eq!((bench.points("tickets.g1"), bench.pending()), (2, 0));
     assert!(bench.lost().await.is_empty());
