@@ -19,14 +19,14 @@ impl Worker {
         targets: &[Arc<Target>],
         work: impl Future<Output = Result<T, RetryError>>,
     ) -> Result<T, RetryError> {
-        let in_vain = async {
+        let unneeded = async {
             self.until_unneeded(targets).await;
             self.retry.until_failing().await;
         };
         tokio::select! {
             biased;
             done = work => done,
-            () = in_vain => {
+            () = unneeded => {
                 info!("leaving changes to later work, because the catalog no longer needs an embedder that fails");
                 Err(RetryError::Shutdown)
             }

@@ -58,7 +58,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 ended = self.upsert(to(self.retry.clone()), deliveries, &mut traced) => ended.map(Ended::Done),
-                () = self.until_vain(target) => {
+                () = self.until_unneeded(target) => {
                     gone.store(true, Ordering::Relaxed);
                     Err(RetryError::Shutdown)
                 }
@@ -76,7 +76,7 @@ impl Worker {
 
     /// Waits until writes fail that the catalog does not ask for any more: an index is dropped because its collection is
     /// broken, and is deleted when nothing waits for it.
-    async fn until_vain(&self, target: &Target) {
+    async fn until_unneeded(&self, target: &Target) {
         self.targets.until(|applied| applied.target(Some(&target.id)).is_none()).await;
         self.retry.until_failing().await;
     }
