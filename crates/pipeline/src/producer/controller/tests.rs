@@ -8,7 +8,7 @@ mod starts;
 
 use std::time::Duration;
 
-use bench::{Bench, TICKETS, remodelled, tickets};
+use bench::{Bench, MOST_LOOKS, TICKETS, remodelled, tickets};
 use serde_json::json;
 use tidewheel_core::catalog::{ApplyOptions, Needs, PayloadIndex, PayloadKind, Rows, State};
 use tidewheel_core::change::Change;
@@ -43,14 +43,13 @@ async fn indexes_that_are_created_together_are_routed_together() {
     bench.index("slow.g1").faults().once("create", Fault::Slow(Duration::from_secs(3)));
     bench.apply(&[declaration("fast"), declaration("slow")]).await;
     bench.look().await;
-    let states = |bench: &Bench| -> Vec<State> {
-        bench.catalog().indexes.values().map(|index| index.generations[&1].state).collect()
-    };
-    while states(&bench).contains(&State::Creating) {
-        bench.look().await;
-        let states = states(&bench);
+    let are_routed = |bench: &Bench| {
+        let catalog = bench.catalog();
+        let states: Vec<State> = catalog.indexes.values().map(|index| index.generations[&1].state).collect();
         assert!(states.len() == 2 && states[0] == states[1], "{states:?}");
-    }
+        !states.contains(&State::Creating)
+    };
+    bench.until("both are routed", are_routed).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +93,10 @@ async fn new_generation_is_filled_compared_and_switched_at_rest() {
     let mut bench = Bench::serving().await;
     bench.apply(&[remodelled(TICKETS)]).await;
     let mut states = Vec::new();
-    while bench.state(2) != Some(State::Serving) {
+    for _ in 0..MOST_LOOKS {
+        if bench.state(2) == Some(State::Serving) {
+            break;
+        }
         let before = bench.alias(TICKETS);
         let rested = bench.controller.is_resting();
         bench.look().await;

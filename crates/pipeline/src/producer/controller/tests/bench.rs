@@ -31,6 +31,12 @@ use crate::targets::{CatalogPorts, Targets};
 /// The longest time between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Most looks at which a test waits for something.
+pub(super) const MOST_LOOKS: usize = 2_000;
+
+/// The longest time of a look. Faults may hold calls of the bench itself too.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
 /// The index of most tests.
 pub(super) const TICKETS: &str = "tickets";
 
@@ -149,9 +155,12 @@ impl Bench {
         self.targets.current().catalog().clone()
     }
 
-    /// The index `tickets`, or the only one.
+    /// The index `tickets`, or the only one; `None` until a look has found an applied catalog.
     pub(super) fn entry(&self) -> Option<Index> {
         let catalog = self.catalog();
+        if catalog.is_short_form() {
+            return None;
+        }
         catalog.indexes.get(&tickets()).or_else(|| catalog.indexes.values().next()).cloned()
     }
 
@@ -215,6 +224,10 @@ impl Bench {
 
     /// Looks as a session does, and continues what the controller has begun until some of it has ended.
     pub(super) async fn look(&mut self) {
+        timeout(LONGEST_LOOK, self.look_at_all()).await.expect("a call of the bench itself is held");
+    }
+
+    async fn look_at_all(&mut self) {
         self.identify().await;
         let positions = self.streams().journal().positions().await.unwrap();
         let adopted = self.targets.reload().await.unwrap();
@@ -253,7 +266,7 @@ impl Bench {
     }
 
     pub(super) async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        for _ in 0..2_000 {
+        for _ in 0..MOST_LOOKS {
             if holds(self) {
                 return;
             }

@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use super::super::prepare;
 use super::super::saves::{Changes, save};
 use super::super::tools::Tools;
-use super::bench::{Bench, TICKETS, options, remodelled, tickets};
+use super::bench::{Bench, MOST_LOOKS, TICKETS, options, remodelled, tickets};
 use crate::targets::samples::declaration;
 
 /// Looks until the condition holds. A producer that dies is replaced.
 async fn survive(bench: &mut Bench, process: &mut Process, what: &str, holds: impl Fn(&Bench) -> bool) {
-    for _ in 0..2_000 {
+    for _ in 0..MOST_LOOKS {
         if holds(bench) {
             return;
         }

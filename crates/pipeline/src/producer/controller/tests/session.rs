@@ -7,14 +7,14 @@ use tidewheel_core::ports::{Acknowledge as _, CatalogStore as _, Journal as _, Q
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::bench::{Bench, TICKETS, options, remodelled, tickets};
+use super::bench::{Bench, MOST_LOOKS, TICKETS, options, remodelled, tickets};
 use crate::producer::Producer;
 use crate::targets::samples::declaration;
 
 /// Acknowledges what the producer appends, and reports models, until this generation serves and is filled.
 async fn serve(bench: &Bench, number: u32) {
     let queue = bench.streams().changes("tests");
-    for _ in 0..2_000 {
+    for _ in 0..MOST_LOOKS {
         bench.identify().await;
         let read = queue.read(1_000, Duration::ZERO).await.unwrap();
         let ids: Vec<_> = read.into_iter().map(|delivery| delivery.id).collect();
