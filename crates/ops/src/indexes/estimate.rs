@@ -297,6 +297,6 @@ mod tests {
         let mut rows = samples(&[(json!({"_id": 1, "subject": "late"}), &[])]);
         rows[0].rows.push(SourceRow::new("2", "2", Err("too deep".to_owned())));
         let estimated = estimate(&rows, &question(maker(&mut Vec::new(), |_| {})));
-        assert_eq!((estimated.documents, estimated.sampled), (10, 2));
+        assert_eq!((estimated.documents, estimated.sampled), (5, 2));
     }
 }
