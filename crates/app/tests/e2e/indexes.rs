@@ -20,7 +20,8 @@ const THREE: &str = r#"
     filter = { status = { "$ne" = "draft" } }
     text.template = "{{ subject }}\n{{ content }}"
     chunk = { tokens = 40, overlap = 8, prefix = "{{ subject }}" }
-    payload = { exclude = ["owner"], rename = { "customer.name" = "customer" } }
+    payload.exclude = ["owner"]
+    payload.rename = { "customer.name" = "customer" }
     payload.indexes = { status = "keyword", date = "datetime" }
 
     [[index]]
