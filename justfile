@@ -61,7 +61,7 @@ up *ARGS="--demo":
 
 # Measure the pipeline; `just bench --baseline DIR` beside a baseline
 bench *ARGS:
-    cargo build --release -p tidewheel -p tidewheel-bench
+    cargo build --release -p tidewheel -p tidewheel-local-qdrant -p tidewheel-bench --config profile.release.package.qdrant-edge.opt-level=3
     target/release/tidewheel-bench "$@"
 
 # Run the chaos soak; `just soak --seed 7 --duration 1m`
