@@ -18,12 +18,16 @@ pub struct Lost {
     pub recent: bool,
 }
 
+/// Maximum number of documents of targets that share a snapshot without covering the same collections: a snapshot has to
+/// wait for what is in flight, which takes longer than to read small collections, and its targets are filled at its end.
+const SHARED: u64 = 100_000;
+
 /// The scope of the snapshot that the producer begins now; `None` if it begins none. A running snapshot is replaced if a
 /// newer revision has made one of its targets due again: the new scope contains the rest of the old one.
 ///
 /// Serving targets precede kept ones, and those precede the others; then comes the smaller number of documents, as far as
-/// it is known. Targets of the same rank that cover the same collections share a snapshot. A target that lost something
-/// waits until the catalog has made it due again.
+/// it is known. Targets of the same rank share a snapshot if they cover the same collections, or if all of them together
+/// have at most [`SHARED`] documents. A target that lost something waits until the catalog has made it due again.
 pub fn next_scope(
     catalog: &Catalog,
     checkpoint: &Checkpoint,
@@ -51,13 +55,21 @@ pub fn next_scope(
     if due().any(|(target, generation)| is_answered_by(checkpoint, target, generation)) {
         return None;
     }
-    let (_, first) = due().min_by_key(|(target, generation)| {
-        let documents = documents(&target.index);
-        (rank(generation), documents.is_none(), documents, target.clone())
-    })?;
-    Some(scope(due().filter(|(_, generation)| {
-        rank(generation) == rank(first) && generation.declaration.source == first.declaration.source
-    })))
+    let mut queue: Vec<(Option<u64>, &(TargetId, &Generation))> =
+        due().map(|waiting| (documents(&waiting.0.index), waiting)).collect();
+    queue.sort_by_key(|(documents, (target, generation))| {
+        (rank(generation), documents.is_none(), *documents, target.clone())
+    });
+    let (_, (_, first)) = *queue.first()?;
+    let mut total = 0_u64;
+    queue.retain(|(documents, (_, generation))| {
+        total = total.saturating_add(documents.unwrap_or(u64::MAX));
+        let is_shared = total <= SHARED || generation.declaration.source == first.declaration.source;
+        rank(generation) == rank(first) && is_shared
+    });
+    let mut shared: Vec<_> = queue.into_iter().map(|(_, waiting)| waiting).collect();
+    shared.sort_by_key(|(target, _)| target.clone());
+    Some(scope(shared.into_iter()))
 }
 
 /// Whether the running snapshot fills nothing: each of its targets is lost, or no longer routed.

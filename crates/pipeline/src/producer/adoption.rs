@@ -92,9 +92,16 @@ impl Session<'_> {
             let generation = applied.catalog().generation(&due.target);
             generation.is_some_and(|generation| generation.filled > 0 && generation.needs.rows > Rows::Missing)
         };
-        if time == before || scope.iter().any(is_made_again) {
-            // The index keeps the rows of that snapshot over others of the same time; also those of repairs and replays,
-            // which an earlier declaration may have rendered.
+        let read = &writer.checkpoint.scope;
+        let is_read_first = |due: &Due| {
+            let generation = applied.catalog().generation(&due.target);
+            generation.is_some_and(|generation| generation.filled == 0 && generation.due == generation.since)
+                && !read.is_empty()
+                && read.iter().all(|read| read.target != due.target)
+        };
+        if (time == before && !scope.iter().all(is_read_first)) || scope.iter().any(is_made_again) {
+            // The index keeps the rows of the last snapshot over others of the same time; also those of repairs and
+            // replays, which an earlier declaration may have rendered.
             time = self.after(time).await?;
         }
         writer.append(plan::begin(&writer.checkpoint, time, scope)).await?;

@@ -36,7 +36,7 @@ fn ended(catalog: u64, scope: &[Due]) -> Checkpoint {
 fn documents(index: &IndexName) -> Option<u64> {
     match index.as_str() {
         "small" | "next" => Some(10),
-        "large" => Some(1_000),
+        "large" => Some(SHARED),
         _ => None,
     }
 }
@@ -78,6 +78,20 @@ fn targets_of_the_same_collections_share_a_snapshot() {
     assert_eq!(next(&catalog, &checkpoint(6)), Some(vec![due("next", 6), due("small", 6)]));
     change(&mut catalog, "next", |generation| generation.state = State::Filling);
     assert_eq!(next(&catalog, &checkpoint(6)), Some(vec![due("small", 6)]));
+}
+
+#[test]
+fn small_targets_share_a_snapshot() {
+    let names: Vec<String> = (0..50).map(|number| format!("i{number:02}")).collect();
+    let mut catalog = catalog(5, names.iter().map(|name| declaration(name, name)));
+    for name in &names {
+        make_due(&mut catalog, name, 6);
+    }
+    let scope = |documents: u64| next_scope(&catalog, &checkpoint(6), &[], |_| Some(documents)).unwrap();
+    assert_eq!(scope(10).len(), 50);
+    assert_eq!(scope(SHARED / 3), [due("i00", 6), due("i01", 6), due("i02", 6)]);
+    assert_eq!(scope(SHARED + 1), [due("i00", 6)]);
+    assert_eq!(next_scope(&catalog, &checkpoint(6), &[], |_| None), Some(vec![due("i00", 6)]));
 }
 
 #[test]
