@@ -23,6 +23,8 @@ pub struct Reporter {
     settings: Option<SettingsReport>,
     /// By index, as in [`Registry::latencies`].
     windows: BTreeMap<String, Window>,
+    /// When the last report was made.
+    reported: Option<Instant>,
 }
 
 /// The latency histogram of an index at earlier reports.
@@ -34,7 +36,7 @@ type Totals = (Vec<u64>, u64);
 
 impl Reporter {
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, begun: Instant::now(), settings: None, windows: BTreeMap::new() }
+        Self { registry, begun: Instant::now(), settings: None, windows: BTreeMap::new(), reported: None }
     }
 
     /// Adds what the settings declare to every report.
@@ -87,8 +89,9 @@ impl Reporter {
     /// Returns the latency of the changes of each index since a report a minute ago, or since the start.
     fn latencies(&mut self, now: Instant) -> BTreeMap<String, LatencyReport> {
         let mut latencies = BTreeMap::new();
+        let last = self.reported.replace(now).unwrap_or(now);
         for (index, histogram) in self.registry.latencies() {
-            let latency = self.windows.entry(index.clone()).or_default().latency(now, &histogram);
+            let latency = self.windows.entry(index.clone()).or_default().latency(last, now, &histogram);
             latencies.insert(index, latency);
         }
         latencies
@@ -96,20 +99,23 @@ impl Reporter {
 }
 
 impl Window {
-    fn latency(&mut self, now: Instant, histogram: &Buckets) -> LatencyReport {
+    /// Returns the latency since a report a minute ago. A new series was empty at the last report.
+    fn latency(&mut self, last: Instant, now: Instant, histogram: &Buckets) -> LatencyReport {
         let past = &mut self.0;
+        let (totals, all) = histogram.totals();
+        if past.is_empty() {
+            past.push_back((last, (vec![0; totals.len()], 0)));
+        }
         while past.len() > 1 && past.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MINUTE) {
             past.pop_front();
         }
-        let (totals, all) = histogram.totals();
-        let none = (vec![0; totals.len()], 0);
-        let (before, all_before) = past.front().map_or(&none, |(_, totals)| totals);
-        let changes = all.saturating_sub(*all_before);
+        let (before, all_before) = past.front().map(|(_, totals)| totals.clone()).unwrap_or_default();
+        let changes = all.saturating_sub(all_before);
         let buckets = histogram.bounds().iter().zip(totals.iter().zip(before));
         let latency = LatencyReport {
             changes,
             buckets: buckets
-                .map(|(le, (now, before))| Bucket { le: *le, changes: now.saturating_sub(*before) })
+                .map(|(le, (now, before))| Bucket { le: *le, changes: now.saturating_sub(before) })
                 .filter(|_| changes > 0)
                 .collect(),
         };
