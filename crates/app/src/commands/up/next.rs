@@ -81,8 +81,7 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, bound: Bound, key_fil
 /// What is read from MongoDB.
 fn source(settings: &Settings) -> String {
     if settings.is_declared() {
-        let sources = settings.indexes.iter().flat_map(|index| index.source.patterns()).map(ToString::to_string);
-        return sources.collect::<Vec<_>>().join(", ");
+        return few(settings.indexes.iter().flat_map(|index| index.source.patterns()).map(ToString::to_string));
     }
     format!("database {}", settings.mongodb.database.as_deref().unwrap_or_default())
 }
@@ -90,10 +89,21 @@ fn source(settings: &Settings) -> String {
 /// What searches read in Qdrant.
 fn collections(settings: &Settings) -> String {
     if settings.is_declared() {
-        let names = settings.indexes.iter().map(|index| index.name.as_str());
-        return format!("aliases {}", names.collect::<Vec<_>>().join(", "));
+        return format!("aliases {}", few(settings.indexes.iter().map(|index| index.name.to_string())));
     }
     format!("collection {}", settings.qdrant.collection)
+}
+
+/// The first names of a list, and how many follow.
+fn few(names: impl Iterator<Item = String>) -> String {
+    const SHOWN: usize = 5;
+    let mut names: Vec<String> = names.collect();
+    let rest = names.len().saturating_sub(SHOWN);
+    if rest > 1 {
+        names.truncate(SHOWN);
+        names.push(format!("and {rest} more"));
+    }
+    names.join(", ")
 }
 
 /// The flag for an address on another than the default port; empty for the default port.
@@ -132,4 +142,17 @@ fn for_status(settings: &Settings, stack: &Stack, key_file: Option<&Path>) -> St
     };
     let redis = flag("--redis-url", &stack.redis_url(), ":6379");
     format!("{database}{mongodb}{redis}{}", for_search(settings, key_file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::few;
+
+    #[test]
+    fn long_lists_are_cut() {
+        let of = |count: usize| few((0..count).map(|number| format!("i{number}")));
+        assert_eq!((of(0), of(2)), (String::new(), "i0, i1".to_owned()));
+        assert_eq!(of(6), "i0, i1, i2, i3, i4, i5");
+        assert_eq!(of(50), "i0, i1, i2, i3, i4, and 45 more");
+    }
 }
