@@ -166,8 +166,9 @@ mod tests {
     fn cost_has_the_time_and_the_size_of_vectors() {
         let identity = EmbedderIdentity { model: String::new(), revision: String::new(), dimension: 64 };
         let embedder: Arc<dyn Embedder> = Arc::new(FakeEmbedder::new(64));
-        let known = Model { reported: Some((embedder, identity)), tokens: Arc::new(Words), max_tokens: 32 };
-        let unknown = Model { reported: None, tokens: Arc::new(Words), max_tokens: 32 };
+        let unknown = || Model { reported: None, refusal: None, tokens: Arc::new(Words), max_tokens: 32 };
+        let known = Model { reported: Some((embedder, identity)), ..unknown() };
+        let unknown = unknown();
         let estimate = Estimate { tokens: 101, points: 10, ..Estimate::default() };
         let mut half = declaration("tickets");
         half.vectors.datatype = Datatype::Float16;

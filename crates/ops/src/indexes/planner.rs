@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidewheel_core::catalog::{
-    Action, ApplyOptions, Catalog, Choice, Declaration, IndexAction, IndexName, Needs, Part, Rows, Selector, Submitted,
-    TargetId, submit,
+    Action, ApplyOptions, Catalog, Choice, Declaration, IndexAction, IndexName, Needs, Part, Rounding, Rows, Selector,
+    Submitted, TargetId, submit,
 };
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{Coverage, Embedders, PortResult, Source};
@@ -87,6 +87,7 @@ pub async fn plan(ports: &IndexesPorts, world: EstimatePorts<'_>, request: &Plan
     let mut refused: Vec<Refused> = submitted.refused.iter().cloned().map(Refused::from).collect();
     refused.extend(refusals_of_source(world.source, &base.catalog, &considered(request)).await?);
     refused.extend(refusal_of_other_settings(&base.catalog, request, &submitted));
+    refused.extend(refusals_of_embedders(&base.catalog, request, &submitted, &mut models).await);
     // What is refused may be what an estimate would read.
     let estimates = refused.is_empty();
     let rates = Rates::new(&*ports.reports);
@@ -226,6 +227,31 @@ fn refusal_of_other_settings(catalog: &Catalog, request: &PlanRequest, submitted
         hint: "check --config and TIDEWHEEL_CONFIG; to drop indexes nevertheless, name each of them with --index"
             .to_owned(),
     })
+}
+
+/// Refuses models that the running embedders will not compute as declared: what needs their vectors would wait. Only a
+/// rounding to 8 bits depends on the CPU.
+async fn refusals_of_embedders(
+    catalog: &Catalog,
+    request: &PlanRequest,
+    submitted: &Submitted,
+    models: &mut Models<'_>,
+) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    for action in &submitted.actions {
+        let declaration = request.declared.iter().find(|declaration| declaration.name == action.index);
+        // Before a catalog is applied, services use whatever the embedder computes.
+        let is_first = catalog.is_short_form() && submitted.is_new();
+        let embeds = |declaration: &&Declaration| {
+            declaration.embedding.rounding == Rounding::Int8 && (is_first || action.needs.is_some())
+        };
+        let Some(declaration) = declaration.filter(embeds) else { continue };
+        if let Some(error) = models.of(&declaration.embedding).await.refusal.clone() {
+            let hint = error.hint.unwrap_or_default();
+            refused.push(Refused { index: Some(action.index.clone()), reason: error.message, hint });
+        }
+    }
+    refused
 }
 
 /// What these declarations read.

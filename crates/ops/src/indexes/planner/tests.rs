@@ -1,5 +1,6 @@
 use serde_json::json;
 use tidewheel_core::catalog::{EmbedderIdentity, State};
+use tidewheel_core::error::{Cause, Server};
 use tidewheel_core::ports::{CatalogStore as _, CollectionAdmin as _, IndexWriter as _, Journal as _, SourceFilter};
 use tidewheel_core::report::FORMAT;
 use tidewheel_testkit::contracts::samples::checkpoint;
@@ -175,6 +176,44 @@ async fn what_the_source_refuses_is_named_by_index_and_not_submitted() {
     world.source.faults().always("check", Fault::unreachable());
     let error = world.try_plan(&request(vec![declaration("tickets")])).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn rounding_that_the_embedder_does_not_compute_is_refused_with_the_fix() {
+    let world = World::serving().await;
+    let other = FakeEmbedder::named("other", DIMENSION);
+    let refusal = PortError::transient("computes other in f32").because(Server::EMBEDDER, Cause::Refused);
+    other.faults().always("info", Fault::Refused(refusal.with_hint("set the precision to \"auto\"")));
+    world.servers.embedders.serve(other.clone());
+    let rounded = |declaration: &mut Declaration| {
+        declaration.embedding.model = "other".to_owned();
+        declaration.embedding.rounding = Rounding::Int8;
+    };
+    let planned = world.plan(vec![changed(rounded)]).await;
+    let [refused] = planned.plan.refused.as_slice() else { panic!("{planned:?}") };
+    assert_eq!((refused.index.as_ref(), refused.reason.as_str()), (Some(&index("tickets")), "computes other in f32"));
+    assert_eq!(refused.hint, "set the precision to \"auto\"");
+    assert!(save(&world.ports, &planned, true).await.is_err());
+    assert!(planned.plan.warnings.iter().all(|warning| !warning.contains("does not answer")), "{planned:?}");
+
+    other.faults().always("info", Fault::unreachable());
+    let planned = world.plan(vec![changed(rounded)]).await;
+    assert!(planned.plan.refused.is_empty(), "an embedder that does not answer may compute it: {planned:?}");
+}
+
+#[tokio::test]
+async fn short_form_with_a_rounding_that_was_never_computed_is_not_adopted() {
+    let world = World::new().with_checkpoint().await;
+    let mut rounded = declaration("documents");
+    rounded.embedding.model = "other".to_owned();
+    rounded.embedding.rounding = Rounding::Int8;
+    world.servers.streams.catalog().set_plain(&rounded).await.unwrap();
+    let other = FakeEmbedder::named("other", DIMENSION);
+    let refusal = PortError::transient("computes other in f32").because(Server::EMBEDDER, Cause::Refused);
+    other.faults().always("info", Fault::Refused(refusal));
+    world.servers.embedders.serve(other);
+    let planned = world.plan(vec![rounded]).await;
+    assert_eq!(planned.plan.refused.len(), 1, "{planned:?}");
 }
 
 #[tokio::test]
