@@ -77,7 +77,7 @@ mod tests {
         let generation = Generation::new(&name.target(1), Arc::new(applied.clone()), 7);
         let generation = Generation { state: State::Serving, ..generation };
         let index = Index { serving: Some(1), generations: [(1, generation)].into(), ..Index::default() };
-        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into() };
+        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into(), ..Catalog::default() };
         assert!(differences(&catalog, std::slice::from_ref(&applied)).is_empty());
         let mut changed = applied;
         changed.payload.full = true;

@@ -89,7 +89,7 @@ pub enum Step {
         /// The generations.
         lost: Vec<u32>,
     },
-    /// Removes the index from the catalog.
+    /// Leaves nothing of the index in the catalog but [`Index::dropped`].
     Remove,
     /// Compares this generation with the source.
     Compare(u32),

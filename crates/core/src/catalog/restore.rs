@@ -28,7 +28,7 @@ pub fn restore(records: &BTreeMap<String, TargetRecord>, aliases: &BTreeMap<Stri
         let index = restore_index(&records, aliases.get(name.as_str()), revision, now_ms);
         (name, index)
     };
-    Catalog { revision, indexes: indexes.into_iter().map(restored).collect() }
+    Catalog { revision, indexes: indexes.into_iter().map(restored).collect(), ..Catalog::default() }
 }
 
 fn restore_index(records: &BTreeMap<u32, &TargetRecord>, alias: Option<&String>, revision: u64, now_ms: u64) -> Index {
@@ -60,7 +60,7 @@ fn restore_index(records: &BTreeMap<u32, &TargetRecord>, alias: Option<&String>,
         .map(|(number, record)| (*number, restore_generation(record, state_of(record), revision, now_ms)))
         .collect();
     let plain = records.values().any(|record| record.plain && Some(record.generation) == serving);
-    Index { plain, serving, switching: None, generations }
+    Index { plain, serving, generations, ..Index::default() }
 }
 
 fn restore_generation(record: &TargetRecord, state: State, revision: u64, now_ms: u64) -> Generation {

@@ -201,13 +201,16 @@ fn declare(
             (Some(index), Some(wanted)) => {
                 Change::new(index.clone(), Arc::new(Declaration::clone(wanted)), options, next).declare().map(Some)
             }
-            (None, Some(wanted)) => Ok(Some(create(Arc::new(Declaration::clone(wanted)), options, next))),
+            (None, Some(wanted)) => {
+                let last = catalog.dropped.get(name).copied().unwrap_or_default();
+                Ok(Some(create(Arc::new(Declaration::clone(wanted)), last, options, next)))
+            }
             (Some(index), None) => Ok(drop_index(name, index.clone(), next)),
             (None, None) => Ok(None),
         };
         match result {
             Ok(Some((index, action))) => {
-                catalog.indexes.insert(name.clone(), index);
+                catalog.insert(name.clone(), index);
                 actions.push(action);
             }
             // It is being dropped already.

@@ -209,7 +209,7 @@ impl World {
                 self.lost.retain(|loss| loss.target.index != *name || !lost.contains(&loss.target.generation));
             }
             Step::Remove => {
-                self.catalog.indexes.remove(name);
+                self.catalog.insert(name.clone(), index.dropped());
                 self.catalog.revision = next;
                 self.deleted.remove(name);
             }

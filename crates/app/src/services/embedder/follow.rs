@@ -135,7 +135,7 @@ mod tests {
             (number, Generation { state, ..Generation::new(&name.target(number), declaration, 7) })
         });
         let index = Index { generations: generations.collect(), ..Index::default() };
-        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into() };
+        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into(), ..Catalog::default() };
         assert_eq!(needed(&catalog), [own("a"), own("b")]);
     }
 }

@@ -115,7 +115,7 @@ impl View<'_> {
     fn delete(&self, number: u32, generation: &Generation) -> Option<Step> {
         if self.facts.deleted.contains(&number) && !self.is_named(generation) {
             let mut next = self.index.clone();
-            next.generations.remove(&number);
+            next.remove(number);
             return Some(if next.generations.is_empty() { Step::Remove } else { Step::Save(next) });
         }
         let is_over = self.facts.applied.is_some_and(|applied| applied.catalog >= generation.since);

@@ -8,9 +8,9 @@ use crate::catalog::generation::{Generation, Index, Needs, State, Switch};
 use crate::catalog::name::{IndexName, TargetId};
 use crate::catalog::parts::{Action, Difference};
 
-/// Creates an index.
-pub(super) fn create(wanted: Arc<Declaration>, options: &ApplyOptions, next: u64) -> (Index, IndexAction) {
-    let mut change = Change::new(Index::default(), wanted, options, next);
+/// Creates an index. `last` is the last generation of an earlier one of this name.
+pub(super) fn create(wanted: Arc<Declaration>, last: u32, options: &ApplyOptions, next: u64) -> (Index, IndexAction) {
+    let mut change = Change::new(Index { last, ..Index::default() }, wanted, options, next);
     change.add(Action::Create, Difference::default());
     (change.index, change.action)
 }
@@ -193,12 +193,11 @@ impl<'a> Change<'a> {
     /// Adds a generation.
     fn add(&mut self, action: Action, difference: Difference) {
         let name = &self.wanted.name;
-        let in_catalog = self.index.generations.keys().copied();
         let in_index = self.options.collections.iter().filter_map(|collection| {
             let target: TargetId = collection.parse().ok()?;
             (target.index == *name).then_some(target.generation)
         });
-        let number = in_catalog.chain(in_index).max().unwrap_or(0) + 1;
+        let number = in_index.fold(self.index.highest(), u32::max) + 1;
         let mut generation = Generation::new(&name.target(number), Arc::clone(&self.wanted), self.next);
         generation.hold = self.options.hold && self.index.serving.is_some();
         self.action.action = action;

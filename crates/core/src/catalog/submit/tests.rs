@@ -209,6 +209,19 @@ fn undeclared_index_is_dropped_once() {
 }
 
 #[test]
+fn number_of_a_dropped_index_is_not_given_again() {
+    let dropped = Catalog { dropped: [(name("notes"), 3)].into(), ..serving() };
+    let created = submitted(&dropped, &[variant("tickets", 0), variant("notes", 0)]);
+    assert_eq!((created.actions[0].action, created.actions[0].generation), (Action::Create, Some(4)));
+    assert_eq!(created.catalog.indexes[&name("notes")].generations[&4].collection, "notes.g4");
+    assert!(created.catalog.dropped.is_empty());
+    assert_eq!(created.changes(&dropped).len(), 1);
+    let mut discarded = serving();
+    discarded.indexes.get_mut(&name("tickets")).unwrap().last = 5;
+    assert_eq!(only(&submitted(&discarded, &[variant("tickets", 1)])).generation, Some(6));
+}
+
+#[test]
 fn selected_indexes_alone_are_considered() {
     let current = catalog(7, [variant("notes", 0), variant("tickets", 0)]);
     let options = ApplyOptions { only: [name("tickets")].into(), ..ApplyOptions::default() };

@@ -208,7 +208,7 @@ impl Controller {
                 return;
             }
             Step::Remove => {
-                changes.indexes.insert(name.clone(), None);
+                changes.indexes.insert(name.clone(), Some(index.dropped()));
                 return;
             }
             Step::Quiesce(to) => {
@@ -249,7 +249,7 @@ impl Controller {
     fn prune(&mut self, catalog: &Catalog) {
         let generation = |name: &IndexName, number: u32| catalog.indexes.get(name)?.generations.get(&number);
         self.memories.retain(|name, memory| {
-            // An index that was dropped and is created again has the same first generation.
+            // After a loss of the catalog, an index that is created again may have the same first generation.
             memory.deleted.retain(|number| generation(name, *number).is_some_and(|one| one.state == State::Retiring));
             catalog.indexes.contains_key(name)
         });

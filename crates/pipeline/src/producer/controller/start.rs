@@ -83,8 +83,7 @@ pub(super) async fn write_back(tools: &Tools, catalog: &Catalog, now_ms: u64) ->
 
 /// Saves a catalog where there is none.
 async fn save_first(tools: &Tools, catalog: &Catalog) -> PortResult<Appended> {
-    let indexes: Vec<(IndexName, Option<Index>)> =
-        catalog.indexes.iter().map(|(name, index)| (name.clone(), Some(index.clone()))).collect();
+    let indexes: Vec<(IndexName, Option<Index>)> = catalog.stored().map(|(name, index)| (name, Some(index))).collect();
     let store = &tools.catalog.store;
     let saved = store.save(Uuid::new_v4(), 0, catalog.revision, &indexes, Some(Catalog::LAYOUT)).await?;
     tools.targets.reload().await?;
