@@ -271,6 +271,7 @@ impl Declaration {
                     "provider": embedding.provider,
                     "model": embedding.model,
                     "url": embedding.url,
+                    "server": embedding.is_nameless().then_some(&embedding.name),
                     "dimensions": embedding.dimensions,
                     "rounding": embedding.rounding,
                     "passage_prefix": embedding.passage_prefix,
@@ -324,6 +325,13 @@ impl Difference {
         if self.0.remove(&Part::Embedding) {
             self.0.insert(Part::Rules);
         }
+        self
+    }
+
+    /// The difference if the same specification stands for another model now.
+    #[must_use]
+    pub fn with_other_model(mut self) -> Self {
+        self.0.insert(Part::Embedding);
         self
     }
 

@@ -142,14 +142,17 @@ async fn submission(
         submit(&base.catalog, &request.declared, &Choice::Declared(options.clone()), base.look.now_ms)
     };
     let first = submitted(&options);
-    for action in first.actions.iter().filter(|action| action.difference.has(Part::Embedding)) {
-        if let Some(after) = request.declared.iter().find(|declaration| declaration.name == action.index)
+    for action in &first.actions {
+        let after = request.declared.iter().find(|declaration| declaration.name == action.index);
+        let depends = |after: &&Declaration| action.difference.has(Part::Embedding) || after.embedding.is_nameless();
+        if let Some(after) = after.filter(depends)
             && let Some(identity) = models.of(&after.embedding).await.identity()
         {
             options.reported.insert(action.index.clone(), identity.clone());
         }
     }
-    // A model that returns the vectors of the earlier one needs no new generation.
+    // A model that returns the vectors of the earlier one needs no new generation. What has only the name of an embedder may
+    // stand for another model now.
     Ok(if options.reported.is_empty() { first } else { submitted(&options) })
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{ApplyOptions, IndexAction, Refusal, refuse};
 use crate::catalog::declaration::Declaration;
+use crate::catalog::embedding::EmbedderIdentity;
 use crate::catalog::generation::{Generation, Index, Needs, State, Switch};
 use crate::catalog::name::{IndexName, TargetId};
 use crate::catalog::parts::{Action, Difference};
@@ -136,11 +137,14 @@ impl<'a> Change<'a> {
     fn difference(&self, number: u32) -> Difference {
         let generation = self.generation(number);
         let difference = self.wanted.difference(&generation.declaration);
-        let reported = self.options.reported.get(&self.wanted.name);
-        if reported.is_some() && reported == generation.embedder.as_ref() {
-            difference.with_equal_identity()
-        } else {
-            difference
+        let known = self.options.reported.get(&self.wanted.name).zip(generation.embedder.as_ref());
+        let is_replaced = |(reported, known): (&EmbedderIdentity, &EmbedderIdentity)| {
+            self.wanted.embedding.is_nameless() && reported.model != known.model
+        };
+        match known {
+            Some((reported, known)) if reported == known => difference.with_equal_identity(),
+            Some(pair) if is_replaced(pair) => difference.with_other_model(),
+            _ => difference,
         }
     }
 

@@ -39,7 +39,8 @@ pub(super) fn replaced_embedding(
 ) -> Option<Refusal> {
     let before = &generation.declaration.embedding;
     let name = &before.name;
-    let is_replaced = difference.has(Part::Embedding) && before.url.is_some() && *name == wanted.embedding.name;
+    let decides = before.url.is_some() || before.is_nameless();
+    let is_replaced = difference.has(Part::Embedding) && decides && *name == wanted.embedding.name;
     is_replaced.then(|| Refusal {
         index: Some(wanted.name.clone()),
         reason: format!("embedding {name:?} is replaced while generation {serving} needs it"),

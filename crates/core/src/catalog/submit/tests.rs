@@ -335,3 +335,21 @@ fn replaced_embedding_that_both_generations_need_is_refused() {
     assert!(reason(&refused).contains("embedding \"default\" is replaced while generation 1 needs it"));
     assert_eq!(only(&submitted(&current, &[with(spec("second", "b"))])).action, Action::Generation);
 }
+
+#[test]
+fn replaced_default_model_of_an_own_embedder_is_noticed_by_its_identity() {
+    let with =
+        |name: &str| Declaration { embedding: EmbeddingSpec::new(name, "tidewheel", ""), ..variant("tickets", 0) };
+    let mut current = catalog(7, [with("default")]);
+    let generation = current.indexes.get_mut(&name("tickets")).unwrap().generations.get_mut(&1).unwrap();
+    generation.embedder = Some(identity("a"));
+    let submitted = |declared: Declaration, model: &str| {
+        let reported = BTreeMap::from([(name("tickets"), identity(model))]);
+        submitted_with(&current, &[declared], ApplyOptions { reported, ..ApplyOptions::default() })
+    };
+    assert_eq!(only(&submitted(with("default"), "a")).action, Action::None);
+    assert_eq!(only(&submitted(with("second"), "a")).action, Action::Settings, "another name of the same model");
+    let refused = submitted(with("default"), "b");
+    assert!(reason(&refused).contains("embedding \"default\" is replaced while generation 1 needs it"));
+    assert_eq!(only(&submitted(with("second"), "b")).action, Action::Generation);
+}
