@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use change::{Change, create, drop_index, roll_back};
 
+use super::action::Action;
 use super::declaration::Declaration;
 use super::embedding::EmbedderIdentity;
 use super::generation::{Catalog, Index, Needs};
 use super::name::IndexName;
-use super::parts::{Action, Difference};
+use super::parts::Difference;
 
 /// What to submit.
 #[derive(Clone, Debug, PartialEq)]

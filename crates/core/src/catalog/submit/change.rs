@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{ApplyOptions, IndexAction, Refusal, refuse};
+use crate::catalog::action::Action;
 use crate::catalog::declaration::Declaration;
 use crate::catalog::embedding::EmbedderIdentity;
 use crate::catalog::generation::{Generation, Index, Needs, State, Switch};
 use crate::catalog::name::{IndexName, TargetId};
-use crate::catalog::parts::{Action, Difference};
+use crate::catalog::parts::Difference;
 
 /// Creates an index. `last` is the last generation of an earlier one of this name.
 pub(super) fn create(wanted: Arc<Declaration>, last: u32, options: &ApplyOptions, next: u64) -> (Index, IndexAction) {
