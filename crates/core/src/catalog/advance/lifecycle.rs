@@ -9,7 +9,7 @@ impl View<'_> {
     pub(super) fn next(&self, number: u32, generation: &Generation) -> Option<Step> {
         match generation.state {
             State::Creating => self.create(number, generation),
-            State::Retiring => self.delete(number, generation),
+            State::Retiring => self.withdraw(number, generation).or_else(|| self.delete(number, generation)),
             _ if self.is_lost(number) => self.lost(number, generation),
             State::Kept if self.has_expired(number, generation) => Some(self.retire(number)),
             _ => self
@@ -109,6 +109,14 @@ impl View<'_> {
             generation.rounds += 1;
         }
         generation.compared = Some(audit);
+    }
+
+    /// Records that the generation ends, before anything of it is deleted: a catalog that is restored from the records must
+    /// not keep it.
+    fn withdraw(&self, number: u32, generation: &Generation) -> Option<Step> {
+        let record = self.facts.records.get(&number);
+        let is_kept = self.exists(generation) && record.is_some_and(|record| record.state != State::Retiring);
+        is_kept.then_some(Step::Alter(number))
     }
 
     /// Deletes the collection of a retiring generation, once nothing can be written to it any more.
