@@ -203,6 +203,9 @@ pub struct Generation {
     /// Number of snapshots after a failed comparison, at most [`Generation::MOST_ROUNDS`].
     #[serde(default)]
     pub rounds: u8,
+    /// Documents per second that the last long snapshot has read and brought into the collection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<u64>,
     /// The last comparison with the source.
     #[serde(default)]
     pub compared: Option<Compared>,
@@ -233,6 +236,7 @@ impl Generation {
             needs: Needs { rows: Rows::Missing, sweep: true },
             filled: 0,
             rounds: 0,
+            pace: None,
             compared: None,
             until_ms: None,
             hold: false,

@@ -46,14 +46,20 @@ pub(super) fn index_plan(action: &IndexAction, known: Known<'_>) -> IndexPlan {
     }
 }
 
-/// The cost of an action, given the throughput in tokens per second and where it comes from.
+/// The cost of an action, given the throughput in tokens per second and where it comes from, and the pace of a snapshot in
+/// documents per second.
 pub(super) fn cost(
     estimate: &Estimate,
     after: &Declaration,
     model: &Model,
     (tokens_per_second, rate): (Option<f64>, RateSource),
+    pace: Option<u64>,
 ) -> Cost {
-    let seconds = tokens_per_second.map(|rate| (estimate.tokens as f64 / rate).ceil() as u64);
+    let documents_per_second = pace.filter(|pace| estimate.texts == 0 && *pace > 0);
+    let (seconds, rate) = match documents_per_second {
+        Some(pace) => (Some(estimate.read.div_ceil(pace)), RateSource::Measured),
+        None => (tokens_per_second.map(|rate| (estimate.tokens as f64 / rate).ceil() as u64), rate),
+    };
     let dimension = model.identity().map(|identity| identity.dimension).or(after.embedding.dimensions);
     let bytes = |dimension: usize| dimension as u64 * width(after.vectors.datatype);
     Cost {
@@ -64,6 +70,7 @@ pub(super) fn cost(
         sampled: estimate.sampled,
         seconds,
         rate,
+        documents_per_second,
         tokens_per_second,
         removed: estimate.removed,
         vector_bytes: dimension.map(|dimension| estimate.points.saturating_mul(bytes(dimension))),
@@ -172,9 +179,14 @@ mod tests {
         let estimate = Estimate { tokens: 101, points: 10, ..Estimate::default() };
         let mut half = declaration("tickets");
         half.vectors.datatype = Datatype::Float16;
-        let measured = cost(&estimate, &half, &known, (Some(50.0), RateSource::Measured));
+        let measured = cost(&estimate, &half, &known, (Some(50.0), RateSource::Measured), None);
         assert_eq!((measured.seconds, measured.vector_bytes), (Some(3), Some(10 * 64 * 2)));
-        let unknown = cost(&estimate, &half, &unknown, (None, RateSource::Unknown));
-        assert_eq!((unknown.seconds, unknown.vector_bytes), (None, None));
+        let nothing = Estimate { documents: 10, read: 101, ..Estimate::default() };
+        let payload = cost(&nothing, &half, &known, (None, RateSource::Unknown), Some(10));
+        assert_eq!((payload.seconds, payload.rate), (Some(11), RateSource::Measured));
+        let embeds = Estimate { texts: 1, ..nothing.clone() };
+        assert_eq!(cost(&embeds, &half, &known, (None, RateSource::Unknown), Some(10)).seconds, None);
+        let unknown = cost(&nothing, &half, &unknown, (None, RateSource::Unknown), None);
+        assert_eq!((unknown.seconds, unknown.rate, unknown.vector_bytes), (None, RateSource::Unknown, None));
     }
 }

@@ -337,7 +337,18 @@ impl Planner<'_> {
         } else {
             self.rates.of(&after.embedding, &model, &estimated.inputs).await
         };
-        Ok(cost(&estimated, after, &model, rate))
+        Ok(cost(&estimated, after, &model, rate, self.pace(&action.index)))
+    }
+
+    /// The pace of the last snapshot of this index, or else of any other one.
+    fn pace(&self, name: &IndexName) -> Option<u64> {
+        let catalog = &self.base.catalog;
+        let own = catalog.indexes.get(name).and_then(|index| index.serving_generation()?.1.pace);
+        let newest = || {
+            let paces = catalog.routed().filter_map(|(_, generation)| Some((generation.filled, generation.pace?)));
+            paces.max().map(|(_, pace)| pace)
+        };
+        own.or_else(newest)
     }
 
     /// The declarations of other filled collections whose vectors are those of the declared model.

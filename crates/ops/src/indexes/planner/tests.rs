@@ -131,6 +131,7 @@ async fn vectors_in_place_and_in_other_indexes_are_not_computed_again() {
     let payload = world.plan(vec![changed(|declaration| declaration.payload.full = true)]).await;
     let cost = only(&payload).cost.as_ref().unwrap();
     assert_eq!((only(&payload).action, cost.documents, cost.texts), (Action::Payload, 3, 0));
+    assert_eq!((cost.seconds, cost.rate), (None, RateSource::Unknown));
     let template = |declaration: &mut Declaration| {
         declaration.text.template = Some("{{ subject | replace('late', 'delayed') }}\n{{ status }}".to_owned());
     };
@@ -146,6 +147,18 @@ async fn vectors_in_place_and_in_other_indexes_are_not_computed_again() {
     let request = PlanRequest { reuse: false, ..request(vec![changed(|one| one.payload.full = true)]) };
     let without = world.try_plan(&request).await.unwrap();
     assert_eq!(only(&without).cost.as_ref().unwrap().texts, 3);
+}
+
+#[tokio::test]
+async fn time_of_what_embeds_nothing_follows_from_the_last_snapshot() {
+    let world = World::serving().await;
+    let mut measured = world.servers.streams.catalog().load().await.unwrap().0;
+    measured.revision += 1;
+    measured.indexes.get_mut(&index("tickets")).unwrap().generations.get_mut(&1).unwrap().pace = Some(2);
+    world.servers.apply(&measured).await;
+    let payload = world.plan(vec![changed(|declaration| declaration.payload.full = true)]).await;
+    let cost = only(&payload).cost.as_ref().unwrap();
+    assert_eq!((cost.seconds, cost.rate), (Some(2), RateSource::Measured));
 }
 
 #[tokio::test]
