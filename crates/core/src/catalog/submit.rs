@@ -54,6 +54,8 @@ pub struct ApplyOptions {
     pub reported: BTreeMap<IndexName, EmbedderIdentity>,
     /// The existing collections.
     pub collections: BTreeSet<String>,
+    /// The existing aliases, each with the collection that it names.
+    pub aliases: BTreeMap<String, String>,
 }
 
 /// The result of a submission.
@@ -114,6 +116,8 @@ pub struct IndexAction {
     pub before: Option<Arc<Declaration>>,
     /// The declaration from now on.
     pub after: Option<Arc<Declaration>>,
+    /// Whether the alias moves in the end, or replaces a plain collection.
+    pub switches: bool,
     /// Whether searches fail for a moment, when an alias replaces a plain collection.
     pub interrupts: bool,
     /// How long a rollback is possible after the switch; `None` if it is not.
@@ -134,6 +138,7 @@ impl IndexAction {
             needs: None,
             before: None,
             after: None,
+            switches: false,
             interrupts: false,
             keep: None,
             details: Vec::new(),
@@ -206,7 +211,7 @@ fn declare(
                 let last = catalog.dropped.get(name).copied().unwrap_or_default();
                 Ok(Some(create(Arc::new(Declaration::clone(wanted)), last, options, next)))
             }
-            (Some(index), None) => Ok(drop_index(name, index.clone(), next)),
+            (Some(index), None) => Ok(drop_index(name, index.clone(), options, next)),
             (None, None) => Ok(None),
         };
         match result {

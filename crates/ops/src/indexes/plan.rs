@@ -23,7 +23,7 @@ pub(super) struct Known<'a> {
 /// Describes an action.
 pub(super) fn index_plan(action: &IndexAction, known: Known<'_>) -> IndexPlan {
     let moves_alias = match action.action {
-        Action::Generation | Action::Switch => action.interrupts || action.keep.is_some(),
+        Action::Generation | Action::Switch => action.switches,
         _ => false,
     };
     let deletes = matches!(action.action, Action::Drop | Action::Discard);

@@ -8,7 +8,7 @@ use tidewheel_core::catalog::{
     Submitted, TargetId, submit,
 };
 use tidewheel_core::error::{ErrorClass, PortError};
-use tidewheel_core::ports::{Coverage, Embedders, PortResult, Source};
+use tidewheel_core::ports::{Coverage, Embedders, Listed, PortResult, Source};
 
 use super::details::Identities;
 use super::estimate::{Maker, Question, estimate};
@@ -133,11 +133,11 @@ async fn submission(
     request: &PlanRequest,
     models: &mut Models<'_>,
 ) -> PortResult<Submitted> {
-    let collections = ports.collections.list().await?.collections;
+    let Listed { collections, aliases } = ports.collections.list().await?;
     if base.is_new {
         refuse_lost_catalog(ports, &collections, &request.declared).await?;
     }
-    let mut options = ApplyOptions { collections, adopt: !request.short_form, ..request.options.clone() };
+    let mut options = ApplyOptions { collections, aliases, adopt: !request.short_form, ..request.options.clone() };
     let submitted = |options: &ApplyOptions| {
         submit(&base.catalog, &request.declared, &Choice::Declared(options.clone()), base.look.now_ms)
     };

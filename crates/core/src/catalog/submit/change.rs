@@ -18,13 +18,22 @@ pub(super) fn create(wanted: Arc<Declaration>, last: u32, options: &ApplyOptions
 }
 
 /// Drops an index; `None` if that has been submitted already.
-pub(super) fn drop_index(name: &IndexName, mut index: Index, next: u64) -> Option<(Index, IndexAction)> {
+pub(super) fn drop_index(
+    name: &IndexName,
+    mut index: Index,
+    options: &ApplyOptions,
+    next: u64,
+) -> Option<(Index, IndexAction)> {
     let mut action = IndexAction { action: Action::Drop, ..IndexAction::none(name) };
     action.before = index.serving_generation().map(|(_, serving)| Arc::clone(&serving.declaration));
     for (number, generation) in &mut index.generations {
         if generation.state != State::Retiring {
             end(*number, generation, next, &mut action);
         }
+    }
+    if let Some(collection) = behind_alias(name, &index, options) {
+        action.deleted.retain(|deleted| deleted != name.as_str());
+        action.details.push(format!("the alias {name} and its collection {collection} stay"));
     }
     index.serving = None;
     index.switching = None;
@@ -277,13 +286,22 @@ impl<'a> Change<'a> {
     /// States what the switch to the new generation means.
     fn promise_switch(&mut self) {
         let Some((_, serving)) = self.index.serving_generation() else { return };
-        if self.index.plain {
+        let name = &self.wanted.name;
+        self.action.switches = true;
+        if let Some(collection) = behind_alias(name, &self.index, self.options) {
+            self.action.details.push(format!("the alias {name} leaves collection {collection}, which stays"));
+        } else if self.index.plain {
             self.action.interrupts = true;
             self.action.deleted.push(serving.collection.clone());
         } else {
             self.action.keep = Some(self.wanted.rules.keep);
         }
     }
+}
+
+/// The collection of a plain index whose name is an alias that an operator has made.
+fn behind_alias<'a>(name: &IndexName, index: &Index, options: &'a ApplyOptions) -> Option<&'a String> {
+    options.aliases.get(name.as_str()).filter(|_| index.plain)
 }
 
 /// The generation that is not serving yet.
@@ -296,6 +314,7 @@ fn coming(index: &Index) -> Option<u32> {
 fn switch_to(to: u32, index: &mut Index, action: &mut IndexAction) {
     let newest = index.generations.values().next_back();
     action.action = Action::Switch;
+    action.switches = true;
     action.generation = Some(to);
     action.after = index.generations.get(&to).map(|to| Arc::clone(&to.declaration));
     action.keep = newest.map(|newest| newest.declaration.rules.keep);

@@ -134,6 +134,30 @@ fn plain_index_states_that_its_switch_interrupts_searches() {
 }
 
 #[test]
+fn alias_of_an_operator_moves_from_its_collection_or_stays_with_it() {
+    let with_alias = || ApplyOptions {
+        collections: ["docs_v1".to_owned()].into(),
+        aliases: [(NAMES[0].to_owned(), "docs_v1".to_owned())].into(),
+        ..ApplyOptions::default()
+    };
+    let moved = submitted_with(&short_form(), &[variant(NAMES[0], 1)], with_alias());
+    let action = only(&moved);
+    assert!(action.switches && !action.interrupts && action.keep.is_none() && action.deleted.is_empty(), "{action:?}");
+    assert!(action.details[0].ends_with("leaves collection docs_v1, which stays"), "{action:?}");
+    let dropped = submitted_with(&short_form(), &[], with_alias());
+    let action = only(&dropped);
+    assert!(action.action == Action::Drop && action.deleted.is_empty() && action.details.len() == 1, "{action:?}");
+
+    let created = |alias: &str| {
+        let aliases = [("tickets".to_owned(), alias.to_owned())].into();
+        let options = ApplyOptions { aliases, ..ApplyOptions::default() };
+        submitted_with(&Catalog::default(), &[variant("tickets", 0)], options)
+    };
+    assert!(reason(&created("docs_v1")).contains("\"tickets\" is an alias of collection \"docs_v1\""));
+    assert_eq!(only(&created("tickets.g1")).action, Action::Create);
+}
+
+#[test]
 fn first_declarations_of_an_installation_are_created() {
     let submitted = submitted(&Catalog::default(), &[variant("tickets", 0)]);
     assert_eq!((only(&submitted).action, only(&submitted).generation), (Action::Create, Some(1)));

@@ -268,6 +268,26 @@ async fn short_form_is_compared_with_what_its_points_were_made_by() {
 }
 
 #[tokio::test]
+async fn short_form_behind_an_alias_keeps_its_collection() {
+    let world = World::new().with_checkpoint().await;
+    world.servers.streams.catalog().set_plain(&declaration("documents")).await.unwrap();
+    world.servers.collections.index("docs_v1").prepare(DIMENSION).await.unwrap();
+    world.servers.collections.set_alias("documents", Some("docs_v1"));
+    world.servers.embedders.serve(FakeEmbedder::named("hash:64", 64));
+    let mut other = declaration("documents");
+    other.embedding.model = "hash:64".to_owned();
+    let planned = world.plan(vec![other]).await;
+    let lines = only(&planned).lines();
+    assert!(lines[0].ends_with("the alias documents leaves collection docs_v1, which stays"), "{lines:?}");
+    assert!(lines[2].ends_with("searches: no interruption · rollback: not possible"), "{lines:?}");
+    let taken = world.plan(vec![declaration("documents"), declaration("tickets")]).await;
+    assert!(taken.plan.refused.is_empty(), "{taken:?}");
+    world.servers.collections.set_alias("tickets", Some("docs_v1"));
+    let taken = world.plan(vec![declaration("documents"), declaration("tickets")]).await;
+    assert!(taken.plan.refused[0].reason.contains("is an alias of collection \"docs_v1\""), "{taken:?}");
+}
+
+#[tokio::test]
 async fn declarations_replace_the_short_form_once_earlier_releases_are_gone() {
     let world = World::new().with_checkpoint().await;
     let error = world.try_plan(&request(vec![declaration("documents")])).await.unwrap_err();

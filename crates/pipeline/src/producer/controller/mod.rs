@@ -41,7 +41,9 @@ use rest::{Flow, Rests};
 use saves::Changes;
 pub(super) use start::prepare;
 use steps::{Effect, Outcome, Task};
-use tidewheel_core::catalog::{Catalog, Facts, Index, IndexName, Lost, State, Step, TargetRecord, advance_beside};
+use tidewheel_core::catalog::{
+    Catalog, Facts, Index, IndexName, Lost, State, Step, Switch, TargetRecord, advance_beside,
+};
 use tidewheel_core::ports::{Appended, Checkpoint, PortResult};
 use tokio::time::Instant;
 pub use tools::ControllerPorts;
@@ -267,14 +269,16 @@ impl Controller {
         self.rests.update(catalog, moment.flow(), is_busy, is_between);
     }
 
-    /// Whether the plain collection of an index is deleted, or may be, and the move that replaced it is not recorded.
+    /// Whether the plain collection of an index is deleted, or its alias has moved, or may have, and that is not recorded.
     fn is_between(&self, name: &IndexName, index: &Index) -> bool {
-        let Some(from) = index.switching.filter(|switch| switch.plain).and_then(|switch| switch.from) else {
+        let Some(Switch { from: Some(from), to, .. }) = index.switching.filter(|switch| switch.plain) else {
             return false;
         };
-        let collections = &self.observer.seen().collections;
-        let exists = index.generations.get(&from).is_some_and(|from| collections.contains(&from.collection));
-        self.observer.records(name, index).is_none() || !exists
+        let (seen, collection) =
+            (self.observer.seen(), |number: &u32| Some(&index.generations.get(number)?.collection));
+        let exists = collection(&from).is_some_and(|from| seen.collections.contains(from));
+        let has_moved = seen.aliases.get(name.as_str()).is_some_and(|named| collection(&to) == Some(named));
+        self.observer.records(name, index).is_none() || !exists || has_moved
     }
 
     /// Continues what is running; returns when some of it has ended, so that a look can decide what follows. Cancel-safe.

@@ -143,9 +143,9 @@ async fn recorded(tools: &Tools) -> PortResult<Option<Records>> {
 
 /// Applies the declared indexes of a new installation, which has nothing to lose.
 async fn apply_first(tools: &Tools, declared: &[Declaration]) -> PortResult<()> {
-    let Listed { collections, .. } = tools.catalog.collections.list().await?;
+    let Listed { collections, aliases } = tools.catalog.collections.list().await?;
     let (current, now_ms) = tools.catalog.store.load().await?;
-    let choice = Choice::Declared(ApplyOptions { collections, ..ApplyOptions::default() });
+    let choice = Choice::Declared(ApplyOptions { collections, aliases, ..ApplyOptions::default() });
     let submitted = submit(&current, declared, &choice, now_ms);
     if let Some(refusal) = submitted.refused.into_iter().next() {
         return Err(PortError::fatal(refusal.reason).with_hint(refusal.hint));
