@@ -36,7 +36,7 @@ fn ended(catalog: u64, scope: &[Due]) -> Checkpoint {
 fn documents(index: &IndexName) -> Option<u64> {
     match index.as_str() {
         "small" | "next" => Some(10),
-        "large" => Some(1_000),
+        "large" => Some(1_000_000),
         _ => None,
     }
 }
@@ -78,6 +78,30 @@ fn targets_of_the_same_collections_share_a_snapshot() {
     assert_eq!(next(&catalog, &checkpoint(6)), Some(vec![due("next", 6), due("small", 6)]));
     change(&mut catalog, "next", |generation| generation.state = State::Filling);
     assert_eq!(next(&catalog, &checkpoint(6)), Some(vec![due("small", 6)]));
+}
+
+#[test]
+fn small_targets_of_different_collections_share_a_snapshot() {
+    let names = ["a", "b", "c", "d"];
+    let mut catalog = catalog(5, names.map(|name| declaration(name, name)));
+    for index in names {
+        make_due(&mut catalog, index, 6);
+    }
+    let scope = |catalog: &Catalog, documents: fn(&IndexName) -> Option<u64>| {
+        let scope = next_scope(catalog, &checkpoint(6), &[], documents).unwrap();
+        scope.into_iter().map(|due| due.target.index.to_string()).collect::<Vec<_>>()
+    };
+    let sizes = |name: &IndexName| match name.as_str() {
+        "a" => Some(60_000),
+        "b" => Some(30_000),
+        "c" => Some(20_000),
+        _ => None,
+    };
+    assert_eq!(scope(&catalog, sizes), ["b", "c"], "together with the largest they are not small");
+    assert_eq!(scope(&catalog, |_| None), ["a"], "as long as no size is known");
+    assert_eq!(scope(&catalog, |_| Some(0)), ["a", "b", "c", "d"]);
+    change(&mut catalog, "c", |generation| generation.state = State::Filling);
+    assert_eq!(scope(&catalog, |_| Some(0)), ["a", "b", "d"], "serving ones precede it");
 }
 
 #[test]
