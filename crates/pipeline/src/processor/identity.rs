@@ -82,9 +82,9 @@ async fn identify(targets: &Targets, store: &dyn CatalogStore) -> PortResult<()>
     if !indexes.is_empty() {
         let next = catalog.next_revision(now_ms);
         let saved = store.save(Uuid::new_v4(), catalog.revision, next, &indexes, None).await?;
-        if saved == Appended::Saved {
-            let known = found.iter().filter(|(_, answer)| answer.is_ok());
-            let names: Vec<String> = known.map(|(target, _)| target.to_string()).collect();
+        let known = found.iter().filter(|(_, answer)| answer.is_ok());
+        let names: Vec<String> = known.map(|(target, _)| target.to_string()).collect();
+        if saved == Appended::Saved && !names.is_empty() {
             info!(revision = next, targets = names.join(" "), "identified the models of new generations");
         }
         targets.reload().await?;

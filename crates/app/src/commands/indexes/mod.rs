@@ -62,8 +62,8 @@ impl Request<'_> {
                 return Ok(Submitted::Plan(Box::new(planned)));
             }
             if !is_confirmed {
-                let detail = detail(&planned.plan);
-                let record = Actor::cli().records(self.indexes.redis(), self.command, detail);
+                let (actor, detail) = (Actor::cli(), detail(&planned.plan));
+                let record = actor.records(self.indexes.redis(), self.command, detail);
                 let Some(recorded) = uninterrupted(record).await else { return Ok(self.interrupted(Some(false))) };
                 recorded?;
             }

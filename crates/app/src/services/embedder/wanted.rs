@@ -114,7 +114,7 @@ pub(super) fn elsewhere(settings: &Settings) -> BTreeSet<String> {
 }
 
 fn embeddings(settings: &Settings) -> impl Iterator<Item = &Embedding> {
-    settings.embedding_names().filter_map(|name| settings.embedding_of(name))
+    settings.embedding_names().filter_map(move |name| settings.embedding_of(name))
 }
 
 /// Adds a model, or its names to the same model. A pinned model is also named by its whole specification.
