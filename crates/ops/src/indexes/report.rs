@@ -193,6 +193,9 @@ impl IndexPlan {
 
     /// The collections that are deleted, with their points.
     fn deleted(&self) -> String {
+        if self.collections.is_empty() {
+            return "no collection".to_owned();
+        }
         let plural = if self.collections.len() == 1 { "" } else { "s" };
         let points = self.points.map(|points| format!(" with {} points", thousands(points))).unwrap_or_default();
         format!("collection{plural} {}{points}", self.collections.join(", "))

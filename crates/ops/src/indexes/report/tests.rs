@@ -108,6 +108,8 @@ fn text_names_action_cost_and_consequences() {
     );
     assert_eq!(none("articles").lines(), ["no change"]);
     assert_eq!(dropped().lines(), ["drop: collection old.g1 with 8,120 points"]);
+    let kept = IndexPlan { collections: Vec::new(), points: None, details: vec!["it stays".to_owned()], ..dropped() };
+    assert_eq!(kept.lines(), ["drop: no collection: it stays"]);
     let unknown = Cost { texts: 1, seconds: None, removed: 1, ..cost() };
     let adjust = IndexPlan { action: Action::Adjust, cost: Some(unknown), ..none("tickets") };
     assert_eq!(
