@@ -111,7 +111,8 @@ fn transport(embedding: &Embedding) -> PortResult<Transport> {
     let (timeout, pem) = (embedding.timeout, embedding.tls.read(&prefix)?);
     Ok(match &embedding.provider {
         Provider::Tidewheel { url, token } => {
-            Transport { key: token.clone(), timeout, pem, ..Transport::new(url.as_str()) }
+            let is_foreign = embedding.url_is_set;
+            Transport { is_foreign, key: token.clone(), timeout, pem, ..Transport::new(url.as_str()) }
         }
         Provider::Remote {
             url,

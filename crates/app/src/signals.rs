@@ -20,6 +20,15 @@ pub(crate) fn received_again() -> impl Future<Output = ()> {
     more_than(count)
 }
 
+/// Does work that a SIGTERM or Ctrl-C since the first wait of this process may end before it is done; `None` if one does.
+pub(crate) async fn uninterrupted<T>(work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = received() => None,
+    }
+}
+
 async fn more_than(count: u64) {
     if listener().wait_for(|received| *received > count).await.is_err() {
         // Without a handler the signal itself ends the process.
@@ -63,6 +72,8 @@ mod tests {
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         waits.await.unwrap();
         received().await;
+        assert_eq!(uninterrupted(std::future::pending::<()>()).await, None);
+        assert_eq!(uninterrupted(std::future::ready(1)).await, Some(1), "work that is done");
         let again = tokio::spawn(received_again());
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!again.is_finished(), "only one signal has arrived");

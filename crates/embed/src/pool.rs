@@ -26,6 +26,8 @@ const REDACTED_PATH: &str = "/***";
 pub struct Transport {
     /// Address. That of a specification precedes it.
     pub url: String,
+    /// Whether the settings state the address: the server may be that of another installation.
+    pub is_foreign: bool,
     /// Bearer token or API key of the server at this address, if it requires one.
     pub key: Option<Secret>,
     /// Timeout of one request.
@@ -50,6 +52,7 @@ impl Transport {
         let defaults = RemoteOptions::new(Api::OpenAi, url, "");
         Self {
             url: defaults.url,
+            is_foreign: false,
             key: defaults.key,
             timeout: defaults.timeout,
             pem: defaults.pem,
@@ -84,7 +87,10 @@ impl EmbedderPool {
         let key = transport.key.clone().filter(|_| is_local);
         let (timeout, pem) = (transport.timeout, transport.pem.clone());
         if spec.provider.is_own() {
-            let options = ClientOptions { url, token: key, timeout, pem, spec: Some(spec.clone()) };
+            // The embedder of another installation may be of an earlier release.
+            let stated = transport.is_foreign.then(|| transport.url.clone());
+            let spec = EmbeddingSpec { url: spec.url.clone().or(stated), ..spec.clone() };
+            let options = ClientOptions { url, token: key, timeout, pem, spec: Some(spec) };
             return Ok(Arc::new(TidewheelClient::new(options)?));
         }
         let provider = spec.provider.as_str();

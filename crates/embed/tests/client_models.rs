@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use support::{Running, expected, hash, hash_options};
 use tidewheel_core::catalog::{EmbeddingSpec, Rounding};
-use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::error::{Cause, ErrorClass, PortError};
 use tidewheel_core::ports::{Embedder, Embedders, Purpose};
 use tidewheel_embed::client::{ClientOptions, TidewheelClient};
 use tidewheel_embed::pool::{EmbedderPool, Transport};
@@ -73,20 +73,35 @@ async fn client_waits_for_a_model_that_the_server_does_not_serve_yet() {
 }
 
 #[tokio::test]
-async fn another_rounding_is_not_served() {
+async fn rounding_that_the_server_never_computes_is_refused_with_the_fix() {
     let service = Running::hash(16).await;
-    let rounded = EmbeddingSpec { rounding: Rounding::Int8, ..spec(DEFAULT, "hash:16") };
-    let error = client(&service.url, rounded).info().await.unwrap_err();
-    assert_eq!(error.class, ErrorClass::Transient);
-    assert!(error.message.ends_with("serves hash:16 (f32), not hash:16 (int8)"), "{}", error.message);
+    let rounded = |model: &str| EmbeddingSpec { rounding: Rounding::Int8, ..spec("small", model) };
+    let error = client(&service.url, rounded("hash:16")).info().await.unwrap_err();
+    assert_eq!((error.class, error.cause), (ErrorClass::Transient, Cause::Refused));
+    assert!(error.message.contains("computes hash:16 in f32, not in int8"), "{}", error.message);
+    assert!(error.hint.is_some_and(|hint| hint.contains("precision of embedding \"small\" to \"auto\"")));
+
+    for (features, cause) in [
+        (Some(json!(["truncate", "models"])), Cause::Refused),
+        // It may be loading the model.
+        (Some(json!(["truncate", "models", "int8"])), Cause::Other),
+        // An embedder of an earlier release does not state what it computes.
+        (None, Cause::Other),
+    ] {
+        let (url, _) = stub(features.map(|features| (json!([listed(DEFAULT, "stub")]), features))).await;
+        let error = client(&url, rounded("stub")).info().await.unwrap_err();
+        assert_eq!((error.class, error.cause), (ErrorClass::Transient, cause), "{}", error.message);
+        let waits = error.message.ends_with("serves stub (f32), not stub (int8)");
+        assert_eq!(waits, cause == Cause::Other, "{}", error.message);
+    }
 }
 
 /// What a client requested of a stub.
 type Requests = Arc<Mutex<Vec<Value>>>;
 
-/// Starts a stub of an embedder that lists these models; `None` for an embedder of an earlier release. It answers no request
-/// for vectors, as if it had been restarted without its models.
-async fn stub(models: Option<Value>) -> (String, Requests) {
+/// Starts a stub of an embedder that lists these models and features; `None` for an embedder of an earlier release. It
+/// answers no request for vectors, as if it had been restarted without its models.
+async fn stub(models: Option<(Value, Value)>) -> (String, Requests) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let requests = Requests::default();
     let (infos, texts) = (requests.clone(), requests.clone());
@@ -96,9 +111,9 @@ async fn stub(models: Option<Value>) -> (String, Requests) {
             "model": "stub", "revision": "1", "precision": "f32", "passage_prefix": "", "dimension": 2,
             "max_text_tokens": 254, "limits": {"body_bytes": 1_000_000, "texts": 100},
         });
-        if let Some(models) = models {
+        if let Some((models, features)) = models {
             info["models"] = models;
-            info["features"] = json!(["truncate", "models"]);
+            info["features"] = features;
         }
         axum::Json(info)
     };
@@ -135,7 +150,7 @@ async fn model_is_sent_only_to_servers_that_list_it_and_only_if_it_is_not_their_
         (Some(two), "unknown", vec![json!("/info")]),
         (None, "other", vec![json!("/info")]),
     ] {
-        let (url, requests) = stub(models).await;
+        let (url, requests) = stub(models.map(|models| (models, json!(["truncate", "models"])))).await;
         let error = embed(&client(&url, spec(DEFAULT, model)), "a").await.unwrap_err();
         assert_eq!(*requests.lock().unwrap(), expected, "{model:?}");
         // A model that is not there may come; the address of the default model is wrong.

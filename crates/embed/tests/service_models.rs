@@ -11,6 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{Obedient, Running, TIMEOUT, expected, floats, hash, hash_options, until};
 use tidewheel_embed::service::{DEFAULT, Models, Service, ServiceOptions};
+use tidewheel_engine::Kernel;
 use tokio::task::JoinHandle;
 
 /// Posts to `/encode_batch` from a separate task.
@@ -84,7 +85,9 @@ async fn every_endpoint_uses_the_requested_model() {
 
     let (_, info) = service.get("/info").await;
     assert_eq!((&info["model"], &info["dimension"]), (&json!("hash:16"), &json!(16)));
-    assert_eq!(info["features"], json!(["truncate", "models"]));
+    let int8 = Kernel::computes_int8().then_some("int8");
+    let features: Vec<_> = ["truncate", "models"].into_iter().chain(int8).collect();
+    assert_eq!(info["features"], json!(features));
     let listed = |name: &str, dimension: usize| {
         json!({
             "name": name, "model": format!("hash:{dimension}"), "revision": "1", "dimension": dimension,

@@ -96,4 +96,17 @@ impl Kernel {
         kernels.push(Self::Portable);
         kernels
     }
+
+    /// Whether models on this CPU compute in [`Precision::Int8`] when that is requested, instead of falling back.
+    #[must_use]
+    pub fn computes_int8() -> bool {
+        match Self::available()[0] {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                crate::kernel::Avx512Bf16::detect().is_some() || crate::kernel::Avx512Vnni::detect().is_some()
+            }
+            Self::Portable => true,
+            _ => false,
+        }
+    }
 }

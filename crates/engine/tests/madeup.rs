@@ -48,6 +48,9 @@ fn check(model: &Madeup, lengths: &[usize]) {
         for (precision, least) in [(Precision::F32, 0.999_999), (Precision::Bf16, 0.999_7), (Precision::Int8, 0.99)] {
             let engine = open(directory.path(), kernel, precision).unwrap();
             let name = format!("{} {:?}", engine.info().kernel, engine.info().precision);
+            if precision == Precision::Int8 && kernel == Kernel::available()[0] {
+                assert_eq!(engine.info().precision == Precision::Int8, Kernel::computes_int8(), "{name}");
+            }
             let together = engine.embed(&batch, 2);
             let mut tile = vec![0.0; together.len()];
             engine.embed_tile(&batch, &mut Workspace::default(), &mut tile);

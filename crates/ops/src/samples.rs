@@ -43,7 +43,7 @@ pub(crate) fn catalog(revision: u64, indexes: &[(&str, State)]) -> Catalog {
         generation.filled = revision;
         (name, Index { serving: Some(1), generations: [(1, generation)].into(), ..Index::default() })
     });
-    Catalog { revision, indexes: indexes.collect() }
+    Catalog { revision, indexes: indexes.collect(), ..Catalog::default() }
 }
 
 /// The catalog, in which this index only has documents that match the filter.

@@ -49,7 +49,7 @@ pub fn only(catalog: &Catalog, wanted: Option<&IndexName>) -> PortResult<IndexNa
 pub fn restricted(catalog: &Catalog, wanted: Option<&IndexName>) -> PortResult<Catalog> {
     let names = indexes(catalog, wanted)?;
     let indexes = names.into_iter().filter_map(|name| Some((name.clone(), catalog.indexes.get(&name)?.clone())));
-    Ok(Catalog { revision: catalog.revision, indexes: indexes.collect() })
+    Ok(Catalog { revision: catalog.revision, indexes: indexes.collect(), ..Catalog::default() })
 }
 
 /// The targets that searches of the selected indexes read.

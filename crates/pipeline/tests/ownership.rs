@@ -182,7 +182,7 @@ impl Indexes {
             generation.state = State::Serving;
             (name, Index { serving: Some(1), generations: [(1, generation)].into(), ..Index::default() })
         };
-        let catalog = Catalog { revision: 7, indexes: [index("tickets"), index("notes")].into() };
+        let catalog = Catalog { revision: 7, indexes: [index("tickets"), index("notes")].into(), ..Catalog::default() };
         let indexes: Vec<_> = catalog.indexes.into_iter().map(|(name, index)| (name, Some(index))).collect();
         streams.catalog().save(Uuid::from_u128(7), 0, 7, &indexes, None).await.unwrap();
         for name in ["tickets.g1", "notes.g1"] {

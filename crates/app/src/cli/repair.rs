@@ -61,6 +61,8 @@ Examples:
   tidewheel verify --repair                           send differing documents again
   tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
 
+With [[index]] and without --index the JSON is a list with one object per index.
+
 `verify` is safe on a running pipeline: it waits for changes in flight, then checks each difference again.
 
 An interrupted run starts over; compare a large collection in parts with --from and --to. The producer's own audit \

@@ -21,10 +21,14 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Follows the catalog until `shutdown`.
 pub(super) async fn watch(settings: Settings, redis: RedisStore, shutdown: CancellationToken) -> Result<(), Failure> {
     let (declarations, catalog) = (settings.declarations(), compose::catalog(&settings, &redis));
-    let mut known = BTreeMap::new();
+    let (mut known, mut compared) = (BTreeMap::new(), None);
     loop {
         match catalog.read().await {
-            Ok(catalog) => known = log(&known, differences(&catalog, &declarations)),
+            Ok(catalog) if compared == Some(catalog.revision) => {}
+            Ok(catalog) => {
+                known = log(&known, differences(&catalog, &declarations));
+                compared = Some(catalog.revision);
+            }
             Err(error) => debug!("failed to follow the catalog: {error}"),
         }
         if tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_ok() {
@@ -77,7 +81,7 @@ mod tests {
         let generation = Generation::new(&name.target(1), Arc::new(applied.clone()), 7);
         let generation = Generation { state: State::Serving, ..generation };
         let index = Index { serving: Some(1), generations: [(1, generation)].into(), ..Index::default() };
-        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into() };
+        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into(), ..Catalog::default() };
         assert!(differences(&catalog, std::slice::from_ref(&applied)).is_empty());
         let mut changed = applied;
         changed.payload.full = true;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::follow::Follower;
-use self::wanted::{Wanted, wanted};
+use self::wanted::{Wanted, elsewhere, wanted};
 use super::Ready;
 use super::stages::Task;
 use crate::connect;
@@ -59,6 +59,7 @@ pub(super) fn embedder(
     // Validate before any download.
     wanted.iter().try_for_each(Wanted::validate)?;
     let store = Arc::new(connect::redis(settings)?);
+    let elsewhere = elsewhere(settings);
     let settings = settings.embedder.clone();
     let running: Arc<OnceLock<Service>> = Arc::default();
     let current = running.clone();
@@ -91,7 +92,7 @@ pub(super) fn embedder(
         }
         // Set only here.
         let _ = running.set(service.clone());
-        let follower = Follower { service: service.clone(), store, settings, fetch };
+        let follower = Follower { service: service.clone(), store, settings, elsewhere, fetch };
         tokio::select! {
             () = service.run(server, shutdown.cancelled_owned()) => {}
             () = follower.run() => {}

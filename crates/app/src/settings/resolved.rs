@@ -126,9 +126,10 @@ impl Embedding {
 
     /// What decides a vector. Its URL has no user name and no password.
     pub(crate) fn spec(&self) -> EmbeddingSpec {
-        // A server of one model, or of another installation, decides which model embeds.
+        // A server that cannot be asked for a model decides which one embeds. The address of any other differs between
+        // processes: a service name, a forwarded port.
         let (provider, dimensions, decisive) = match &self.provider {
-            Provider::Tidewheel { url, .. } => ("tidewheel", None, self.url_is_set.then_some(url)),
+            Provider::Tidewheel { .. } => ("tidewheel", None, None),
             Provider::Remote { api: Api::OpenAi, dimensions, .. } => ("openai", *dimensions, None),
             Provider::Remote { api: Api::Ollama, dimensions, .. } => ("ollama", *dimensions, None),
             Provider::Remote { api: Api::TextEmbeddingsInference, dimensions, url, .. } => {

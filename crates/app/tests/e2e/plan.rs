@@ -1,6 +1,7 @@
 //! `tidewheel plan` and `tidewheel apply`: what they print, their exit codes, and the way from the short form to a declared
 //! index.
 
+use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,11 +178,18 @@ async fn apply_is_interrupted_and_continued() {
     world.declare(&tickets("embedding = \"tiny\""));
     let apply = applying(&world, &[]);
     world.until_index("tickets", "the submission", |index| state(index, 2) == "creating").await;
-    // The command follows its submission.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The command may not follow its submission yet.
     signal(apply.id(), "INT");
     let (code, last) = ended(apply);
     assert_eq!((code, &last["result"]), (Some(1), &"interrupted".into()), "{last}");
+    // While it plans: this Redis accepts the connection and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("redis.url=redis://{}", silent.local_addr().unwrap());
+    let apply = applying(&world, &["--set", &address]);
+    let _connection = tokio::task::spawn_blocking(move || silent.accept()).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    signal(apply.id(), "INT");
+    assert_eq!(ended(apply), (Some(1), json!({"result": "interrupted", "submitted": false})));
     let plan = world.answer(&["plan"], 0).await;
     assert_eq!((&plan["todo"], &plan["running"][0]["step"]), (&false.into(), &"creating".into()), "{plan}");
     let late = world.ran(&["apply", "--yes", "--timeout", "1s", "--output", "json"]).await;

@@ -8,7 +8,8 @@
 //!   are whole, and differ by what is in flight. Only if the serving generation lost something, the alias goes to a kept
 //!   one at once.
 //! - **Routing** ends only for retiring generations, and only kept ones retire on their own.
-//! - **A collection** is deleted only if the alias does not name it, and once everything is applied that was routed to it.
+//! - **A collection** is deleted only if the alias does not name it, its record states that it ends, and everything is
+//!   applied that was routed to it.
 
 mod alias;
 mod lifecycle;
@@ -89,7 +90,7 @@ pub enum Step {
         /// The generations.
         lost: Vec<u32>,
     },
-    /// Removes the index from the catalog.
+    /// Leaves nothing of the index in the catalog but [`Index::dropped`].
     Remove,
     /// Compares this generation with the source.
     Compare(u32),
@@ -98,7 +99,8 @@ pub enum Step {
     Quiesce(u32),
     /// Moves the alias as intended. A plain collection is deleted immediately before, and its stored state afterwards.
     Move(Switch),
-    /// Makes settings and payload indexes of the collection conform to the declaration, and then writes its record.
+    /// Makes settings and payload indexes of the collection conform to the declaration, and then writes its record. Of a
+    /// generation that ends, the record alone differs.
     Alter(u32),
     /// Deletes the collection of this generation, and then everything stored about the target. Both may be missing.
     Delete(u32),

@@ -44,7 +44,7 @@ pub enum Datatype {
 }
 
 /// Properties of a collection beside its vectors and its payload indexes. Absent ones are left to the server.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CollectionSpec {
     /// Number of shards; cannot be altered in place.
@@ -67,7 +67,7 @@ pub enum ShardingMethod {
 }
 
 /// An index of a payload field. Written as an object with `type` and the options.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadIndex {
     /// The type of the field's values.
     #[serde(rename = "type")]

@@ -12,7 +12,7 @@ use super::selector::Selector;
 use crate::ports::SourceFilter;
 
 /// The declaration of an index. It has no secrets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declaration {
     /// The name of the index.
     pub name: IndexName,

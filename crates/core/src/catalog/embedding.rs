@@ -15,8 +15,8 @@ pub struct EmbeddingSpec {
     pub provider: Provider,
     /// The model's name.
     pub model: String,
-    /// The server, if that decides which model embeds; else `None`, and the local settings have the address. Without
-    /// user name and password.
+    /// The server, if its address decides which model embeds; else `None`, and the local settings have the address, which
+    /// may differ from process to process. Without user name and password.
     #[serde(default)]
     pub url: Option<String>,
     /// The requested dimension of vectors, of models that have several.
@@ -46,6 +46,12 @@ impl EmbeddingSpec {
             passage_prefix: None,
             query_prefix: None,
         }
+    }
+
+    /// Whether nothing but the name stands for the model: tidewheel's own embedder, at the address of the local settings,
+    /// embeds with its default model.
+    pub fn is_nameless(&self) -> bool {
+        self.provider.is_own() && self.model.is_empty() && self.url.is_none()
     }
 }
 

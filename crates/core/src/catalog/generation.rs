@@ -19,6 +19,9 @@ pub struct Catalog {
     pub revision: u64,
     /// The indexes.
     pub indexes: BTreeMap<IndexName, Index>,
+    /// The last generation of each index that was dropped: see [`Index::last`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<IndexName, u32>,
 }
 
 impl Catalog {
@@ -33,9 +36,26 @@ impl Catalog {
             state: State::Serving,
             ..Generation::new(&name.target(1), declaration, 0)
         };
-        let index =
-            Index { plain: true, serving: Some(1), switching: None, generations: BTreeMap::from([(1, generation)]) };
-        Self { revision: 0, indexes: BTreeMap::from([(name, index)]) }
+        let generations = BTreeMap::from([(1, generation)]);
+        let index = Index { plain: true, serving: Some(1), generations, ..Index::default() };
+        Self { indexes: BTreeMap::from([(name, index)]), ..Self::default() }
+    }
+
+    /// Adds or replaces what a store has under the name of an index: the index, or what is left of a dropped one.
+    pub fn insert(&mut self, name: IndexName, index: Index) {
+        if index.is_dropped() {
+            self.indexes.remove(&name);
+            self.dropped.insert(name, index.last);
+        } else {
+            self.dropped.remove(&name);
+            self.indexes.insert(name, index);
+        }
+    }
+
+    /// Everything that a store keeps under the name of an index.
+    pub fn stored(&self) -> impl Iterator<Item = (IndexName, Index)> {
+        let dropped = self.dropped.iter().map(|(name, last)| (name.clone(), Index { last: *last, ..Index::default() }));
+        self.indexes.iter().map(|(name, index)| (name.clone(), index.clone())).chain(dropped)
     }
 
     /// Whether it is made from local settings.
@@ -77,9 +97,39 @@ pub struct Index {
     pub switching: Option<Switch>,
     /// The generations, by number.
     pub generations: BTreeMap<u32, Generation>,
+    /// The highest number of a generation that is gone; 0 if there is none. No number is given twice: a late request, an
+    /// entry or a dead letter may still name it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub last: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Index {
+    /// The highest number that a generation has or had; 0 if there was none.
+    pub fn highest(&self) -> u32 {
+        self.generations.keys().next_back().copied().unwrap_or_default().max(self.last)
+    }
+
+    /// Removes a generation, and remembers its number.
+    pub fn remove(&mut self, number: u32) {
+        self.generations.remove(&number);
+        self.last = self.last.max(number);
+    }
+
+    /// What is left of the index once it is dropped.
+    #[must_use]
+    pub fn dropped(&self) -> Self {
+        Self { last: self.highest(), ..Self::default() }
+    }
+
+    /// Whether nothing is left of it but the numbers of its generations.
+    pub fn is_dropped(&self) -> bool {
+        self.generations.is_empty() && self.last > 0
+    }
+
     /// The serving generation with its number.
     pub fn serving_generation(&self) -> Option<(u32, &Generation)> {
         let number = self.serving?;
@@ -153,6 +203,9 @@ pub struct Generation {
     /// Number of snapshots after a failed comparison, at most [`Generation::MOST_ROUNDS`].
     #[serde(default)]
     pub rounds: u8,
+    /// Documents per second that the last long snapshot has read and brought into the collection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<u64>,
     /// The last comparison with the source.
     #[serde(default)]
     pub compared: Option<Compared>,
@@ -183,6 +236,7 @@ impl Generation {
             needs: Needs { rows: Rows::Missing, sweep: true },
             filled: 0,
             rounds: 0,
+            pace: None,
             compared: None,
             until_ms: None,
             hold: false,

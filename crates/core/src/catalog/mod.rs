@@ -12,6 +12,7 @@
 //!
 //! No function here has an effect. JSON forms are stable: unknown fields are ignored, and absent ones have defaults.
 
+mod action;
 mod advance;
 mod collection;
 mod declaration;
@@ -32,6 +33,7 @@ mod walks;
 #[cfg(test)]
 mod world;
 
+pub use action::Action;
 pub use advance::{Facts, Step, advance, advance_beside};
 pub use collection::{
     CollectionSpec, Datatype, Distance, PayloadIndex, PayloadKind, ShardingMethod, TargetRecord, VectorLayout,
@@ -40,7 +42,7 @@ pub use declaration::{Blank, ChunkDeclaration, Declaration, OnDeadLetter, Payloa
 pub use embedding::{EmbedderIdentity, EmbeddingSpec, Provider, Rounding};
 pub use generation::{Catalog, Compared, Generation, Index, Needs, Rows, State, Switch};
 pub use name::{Due, IndexName, MAX_NAME_BYTES, NameError, TargetId};
-pub use parts::{Action, Difference, Fp, Made, Part, Parts};
+pub use parts::{Difference, Fp, Made, Part, Parts};
 pub use restore::restore;
 pub use routes::{Routed, Routes, routes};
 pub use scope::{Lost, is_futile, next_scope};

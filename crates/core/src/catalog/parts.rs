@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::action::Action;
 use super::declaration::Declaration;
 use super::generation::{Needs, Rows};
 
@@ -271,6 +272,7 @@ impl Declaration {
                     "provider": embedding.provider,
                     "model": embedding.model,
                     "url": embedding.url,
+                    "server": embedding.is_nameless().then_some(&embedding.name),
                     "dimensions": embedding.dimensions,
                     "rounding": embedding.rounding,
                     "passage_prefix": embedding.passage_prefix,
@@ -327,6 +329,13 @@ impl Difference {
         self
     }
 
+    /// The difference if the same specification stands for another model now.
+    #[must_use]
+    pub fn with_other_model(mut self) -> Self {
+        self.0.insert(Part::Embedding);
+        self
+    }
+
     /// What it requires. A new generation takes all differences; otherwise this names the most expensive step.
     pub fn action(&self) -> Action {
         self.parts().map(Part::action).max().unwrap_or(Action::None)
@@ -340,56 +349,6 @@ impl Difference {
     /// What a snapshot has to do; `None` if no snapshot is required.
     pub fn needs(&self) -> Option<Needs> {
         self.parts().filter_map(Part::needs).reduce(Needs::and)
-    }
-}
-
-/// What is done for an index, in the order of effort.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Nothing.
-    None,
-    /// Settings of the collection are altered, or rules recorded. No point changes.
-    Settings,
-    /// Documents that belong to the index are added, and others removed.
-    Adjust,
-    /// Payloads are rewritten. Nothing is embedded.
-    Payload,
-    /// Changed texts are embedded.
-    Text,
-    /// The alias returns to a kept generation.
-    Switch,
-    /// A generation that does not serve is given up.
-    Discard,
-    /// A new generation is created and filled, and the alias moves to it.
-    Generation,
-    /// The index is created and filled.
-    Create,
-    /// The index is removed with its collections.
-    Drop,
-}
-
-impl Action {
-    /// The name in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Settings => "settings",
-            Self::Adjust => "adjust",
-            Self::Payload => "payload",
-            Self::Text => "text",
-            Self::Switch => "switch",
-            Self::Discard => "discard",
-            Self::Generation => "generation",
-            Self::Create => "create",
-            Self::Drop => "drop",
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -15,6 +15,7 @@ use super::name::IndexName;
 ///
 /// The serving generation of an index is the one that its alias names, or else the highest one that was recorded as
 /// serving, or else as kept. Others that served are kept. Of the rest after it, the highest one is filled. All others end.
+/// If the one that searches read was recorded to end, the index was dropped: all of them end.
 pub fn restore(records: &BTreeMap<String, TargetRecord>, aliases: &BTreeMap<String, String>, now_ms: u64) -> Catalog {
     let mut indexes: BTreeMap<IndexName, BTreeMap<u32, &TargetRecord>> = BTreeMap::new();
     for record in
@@ -28,11 +29,19 @@ pub fn restore(records: &BTreeMap<String, TargetRecord>, aliases: &BTreeMap<Stri
         let index = restore_index(&records, aliases.get(name.as_str()), revision, now_ms);
         (name, index)
     };
-    Catalog { revision, indexes: indexes.into_iter().map(restored).collect() }
+    Catalog { revision, indexes: indexes.into_iter().map(restored).collect(), ..Catalog::default() }
 }
 
 fn restore_index(records: &BTreeMap<u32, &TargetRecord>, alias: Option<&String>, revision: u64, now_ms: u64) -> Index {
     let named = records.values().find(|record| alias == Some(&collection_of(record)));
+    let is_read = |record: &TargetRecord| record.plain || alias == Some(&collection_of(record));
+    if records.values().any(|record| record.state == State::Retiring && is_read(record)) {
+        let ended = |(number, record): (&u32, &&TargetRecord)| {
+            (*number, restore_generation(record, State::Retiring, revision, now_ms))
+        };
+        let plain = records.values().any(|record| record.plain);
+        return Index { plain, generations: records.iter().map(ended).collect(), ..Index::default() };
+    }
     let recorded = |state: State| records.values().rev().find(|record| record.state == state);
     let serving = named.or_else(|| recorded(State::Serving)).or_else(|| recorded(State::Kept));
     let serving = serving.map(|record| record.generation);
@@ -60,7 +69,7 @@ fn restore_index(records: &BTreeMap<u32, &TargetRecord>, alias: Option<&String>,
         .map(|(number, record)| (*number, restore_generation(record, state_of(record), revision, now_ms)))
         .collect();
     let plain = records.values().any(|record| record.plain && Some(record.generation) == serving);
-    Index { plain, serving, switching: None, generations }
+    Index { plain, serving, generations, ..Index::default() }
 }
 
 fn restore_generation(record: &TargetRecord, state: State, revision: u64, now_ms: u64) -> Generation {

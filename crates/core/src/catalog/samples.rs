@@ -36,7 +36,7 @@ pub(super) fn serving(declaration: Declaration, revision: u64) -> (IndexName, In
 /// A catalog of indexes that serve.
 pub(super) fn catalog(revision: u64, declarations: impl IntoIterator<Item = Declaration>) -> Catalog {
     let indexes = declarations.into_iter().map(|declaration| serving(declaration, revision)).collect();
-    Catalog { revision, indexes }
+    Catalog { revision, indexes, ..Catalog::default() }
 }
 
 /// A checkpoint after a snapshot, which routes by the catalog of this revision.

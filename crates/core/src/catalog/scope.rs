@@ -5,9 +5,18 @@
 //! ends when an applied checkpoint contains its end and the catalog states that its targets are filled: before that, a
 //! return to an older checkpoint could lose rows.
 
+use std::collections::BTreeSet;
+
 use super::generation::{Catalog, Generation, State};
 use super::name::{Due, IndexName, TargetId};
 use crate::ports::{Checkpoint, SnapshotState};
+
+/// Maximum number of documents of targets that share a snapshot although they cover different collections: less than a
+/// minute of reading.
+const SHARED_DOCUMENTS: u64 = 100_000;
+
+/// Maximum number of such targets: every checkpoint contains their names.
+const SHARED_TARGETS: usize = 100;
 
 /// A target that lost something: its collection is missing or was replaced, or records were skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,16 +27,12 @@ pub struct Lost {
     pub recent: bool,
 }
 
-/// Maximum number of documents of targets that share a snapshot without covering the same collections: a snapshot has to
-/// wait for what is in flight, which takes longer than to read small collections, and its targets are filled at its end.
-const SHARED: u64 = 100_000;
-
 /// The scope of the snapshot that the producer begins now; `None` if it begins none. A running snapshot is replaced if a
 /// newer revision has made one of its targets due again: the new scope contains the rest of the old one.
 ///
 /// Serving targets precede kept ones, and those precede the others; then comes the smaller number of documents, as far as
-/// it is known. Targets of the same rank share a snapshot if they cover the same collections, or if all of them together
-/// have at most [`SHARED`] documents. A target that lost something waits until the catalog has made it due again.
+/// it is known. Targets of the same rank share a snapshot if they cover the same collections or are small: each snapshot
+/// takes a second or more, whatever it reads. A target that lost something waits until the catalog has made it due again.
 pub fn next_scope(
     catalog: &Catalog,
     checkpoint: &Checkpoint,
@@ -55,21 +60,22 @@ pub fn next_scope(
     if due().any(|(target, generation)| is_answered_by(checkpoint, target, generation)) {
         return None;
     }
-    let mut queue: Vec<(Option<u64>, &(TargetId, &Generation))> =
-        due().map(|waiting| (documents(&waiting.0.index), waiting)).collect();
-    queue.sort_by_key(|(documents, (target, generation))| {
-        (rank(generation), documents.is_none(), *documents, target.clone())
-    });
-    let (_, (_, first)) = *queue.first()?;
-    let mut total = 0_u64;
-    queue.retain(|(documents, (_, generation))| {
-        total = total.saturating_add(documents.unwrap_or(u64::MAX));
-        let is_shared = total <= SHARED || generation.declaration.source == first.declaration.source;
-        rank(generation) == rank(first) && is_shared
-    });
-    let mut shared: Vec<_> = queue.into_iter().map(|(_, waiting)| waiting).collect();
-    shared.sort_by_key(|(target, _)| target.clone());
-    Some(scope(shared.into_iter()))
+    let placed = |(target, generation): &(TargetId, &Generation)| {
+        let documents = documents(&target.index);
+        (rank(generation), documents.is_none(), documents, target.clone())
+    };
+    let mut waiting: Vec<_> = due().map(|one| (placed(one), one.1)).collect();
+    waiting.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let ((first_rank, ..), first) = waiting.first()?.clone();
+    let (mut read, mut shared) = (0, BTreeSet::new());
+    for ((rank, _, documents, target), generation) in waiting {
+        read += documents.unwrap_or(SHARED_DOCUMENTS);
+        let is_small = read < SHARED_DOCUMENTS && shared.len() < SHARED_TARGETS;
+        if rank == first_rank && (is_small || generation.declaration.source == first.declaration.source) {
+            shared.insert(target);
+        }
+    }
+    Some(scope(due().filter(|(target, _)| shared.contains(target))))
 }
 
 /// Whether the running snapshot fills nothing: each of its targets is lost, or no longer routed.

@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use change::{Change, create, drop_index, roll_back};
 
+use super::action::Action;
 use super::declaration::Declaration;
 use super::embedding::EmbedderIdentity;
 use super::generation::{Catalog, Index, Needs};
 use super::name::IndexName;
-use super::parts::{Action, Difference};
+use super::parts::Difference;
 
 /// What to submit.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +54,8 @@ pub struct ApplyOptions {
     pub reported: BTreeMap<IndexName, EmbedderIdentity>,
     /// The existing collections.
     pub collections: BTreeSet<String>,
+    /// The existing aliases, each with the collection that it names.
+    pub aliases: BTreeMap<String, String>,
 }
 
 /// The result of a submission.
@@ -113,6 +116,8 @@ pub struct IndexAction {
     pub before: Option<Arc<Declaration>>,
     /// The declaration from now on.
     pub after: Option<Arc<Declaration>>,
+    /// Whether the alias moves in the end, or replaces a plain collection.
+    pub switches: bool,
     /// Whether searches fail for a moment, when an alias replaces a plain collection.
     pub interrupts: bool,
     /// How long a rollback is possible after the switch; `None` if it is not.
@@ -133,6 +138,7 @@ impl IndexAction {
             needs: None,
             before: None,
             after: None,
+            switches: false,
             interrupts: false,
             keep: None,
             details: Vec::new(),
@@ -201,13 +207,16 @@ fn declare(
             (Some(index), Some(wanted)) => {
                 Change::new(index.clone(), Arc::new(Declaration::clone(wanted)), options, next).declare().map(Some)
             }
-            (None, Some(wanted)) => Ok(Some(create(Arc::new(Declaration::clone(wanted)), options, next))),
-            (Some(index), None) => Ok(drop_index(name, index.clone(), next)),
+            (None, Some(wanted)) => {
+                let last = catalog.dropped.get(name).copied().unwrap_or_default();
+                Ok(Some(create(Arc::new(Declaration::clone(wanted)), last, options, next)))
+            }
+            (Some(index), None) => Ok(drop_index(name, index.clone(), options, next)),
             (None, None) => Ok(None),
         };
         match result {
             Ok(Some((index, action))) => {
-                catalog.indexes.insert(name.clone(), index);
+                catalog.insert(name.clone(), index);
                 actions.push(action);
             }
             // It is being dropped already.

@@ -209,7 +209,7 @@ impl World {
                 self.lost.retain(|loss| loss.target.index != *name || !lost.contains(&loss.target.generation));
             }
             Step::Remove => {
-                self.catalog.indexes.remove(name);
+                self.catalog.insert(name.clone(), index.dropped());
                 self.catalog.revision = next;
                 self.deleted.remove(name);
             }
@@ -298,10 +298,12 @@ pub(super) fn check(name: &IndexName, index: &Index, facts: &Facts<'_>, step: &S
         Step::Create(number) => assert_eq!(generation(number).state, State::Creating),
         Step::Compare(number) => assert!(generation(number).state == State::Comparing && is_whole(number)),
         Step::Quiesce(number) => assert!(is_whole(number) && !facts.quiet),
-        Step::Alter(number) => assert!(generation(number).state.is_routed() && exists(number)),
+        Step::Alter(number) => assert!(generation(number).state != State::Creating && exists(number)),
         Step::Delete(number) => {
             let applied = facts.applied.map_or(0, |applied| applied.catalog);
             assert!(generation(number).state == State::Retiring && !is_named(number));
+            let record = facts.records.get(&number).filter(|_| exists(number));
+            assert!(record.is_none_or(|record| record.state == State::Retiring), "a restored catalog would keep it");
             assert!(applied >= generation(number).since, "deleted before everything routed to it is applied");
         }
         Step::Remove => assert!(index.generations.keys().all(|number| facts.deleted.contains(number))),

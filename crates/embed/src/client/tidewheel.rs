@@ -21,8 +21,8 @@ use super::http::{self, Answer, invalid_response, shown};
 use super::info::RemoteInfo;
 use super::tokens::ModelTokens;
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
-use crate::service::{ServedModel, TRUNCATE};
-use tidewheel_engine::describe;
+use crate::service::{INT8, MODELS, ServedModel, TRUNCATE};
+use tidewheel_engine::{ModelSpec, describe};
 
 /// Options of [`TidewheelClient`].
 #[derive(Clone, Debug)]
@@ -123,8 +123,19 @@ impl TidewheelClient {
                 let name = served.swap_remove(place).name;
                 Ok(Remote { info: self.fetch_info(Some(&name)).await?, name: Some(name) })
             }
+            None if never_rounds(spec, &info) => Err(self.not_rounded(spec)),
             None => Err(self.not_served(spec, &served)),
         }
+    }
+
+    /// The error of an embedder that rounds the specified model otherwise, however long one waits. Transient: another CPU
+    /// may compute it, and other indexes do not need it.
+    fn not_rounded(&self, spec: &EmbeddingSpec) -> PortError {
+        let (url, model, name) = (shown(&self.base), &spec.model, &spec.name);
+        let fix = format!("set the precision of embedding {name:?} to \"auto\" and apply that");
+        PortError::transient(format!("the embedder at {url} computes {model} in f32, not in int8"))
+            .with_hint(format!("{fix}, or run the embedder on a CPU with AVX-512 VNNI"))
+            .because(Server::EMBEDDER, Cause::Refused)
     }
 
     /// The error while the service does not serve the specified model. Transient: the service may still be loading it.
@@ -265,6 +276,13 @@ impl Embedder for TidewheelClient {
         }
         Vectors::new(info.dimension, values).ok_or_else(|| invalid_response(&self.base, "vectors differ in length"))
     }
+}
+
+/// Whether a server will never serve a specification because of its rounding. An earlier release does not state it.
+fn never_rounds(spec: &EmbeddingSpec, info: &RemoteInfo) -> bool {
+    // Vectors of a hash are computed in f32 on every CPU.
+    let is_hash = matches!(ModelSpec::hash_dimension(&spec.model), Ok(Some(_)));
+    spec.rounding == Rounding::Int8 && info.has(MODELS) && (is_hash || !info.has(INT8))
 }
 
 /// The error of a model that the service listed and does not serve any more. Transient: after a restart it may still be

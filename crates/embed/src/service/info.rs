@@ -1,7 +1,7 @@
 //! What the service reports about itself in `/info`.
 
 use serde::{Deserialize, Serialize};
-use tidewheel_engine::{Engine, EngineInfo, Precision};
+use tidewheel_engine::{Engine, EngineInfo, Kernel, Precision};
 
 use super::options::ServiceOptions;
 
@@ -10,6 +10,10 @@ pub(crate) const TRUNCATE: &str = "truncate";
 
 /// Feature: `/info` lists the served models, and requests may name one of them as `model`.
 pub(crate) const MODELS: &str = "models";
+
+/// Feature: models of the precision `int8` compute in it. Without it, the CPU lacks the instructions, and they compute in
+/// `f32`.
+pub(crate) const INT8: &str = "int8";
 
 /// What does not change about a model while the service runs.
 #[derive(Clone, Debug, Serialize)]
@@ -37,7 +41,7 @@ impl Info {
             max_text_tokens: engine.info().max_tokens.saturating_sub(passage).max(1),
             workers,
             limits,
-            features: &[TRUNCATE, MODELS],
+            features: if Kernel::computes_int8() { &[TRUNCATE, MODELS, INT8] } else { &[TRUNCATE, MODELS] },
             version: env!("CARGO_PKG_VERSION"),
         }
     }

@@ -48,8 +48,8 @@ use tidewheel_engine::tokens::Encoding;
 use tokenize::Splitter;
 
 pub use error::ServiceError;
+pub(crate) use info::{INT8, MODELS, TRUNCATE};
 pub use info::{Info, Limits, ServedModel};
-pub(crate) use info::{MODELS, TRUNCATE};
 pub(crate) use models::same_model;
 pub use models::{DEFAULT, Models};
 pub use options::{Render, ServiceOptions};

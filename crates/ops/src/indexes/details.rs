@@ -38,7 +38,7 @@ pub(super) fn details(action: &IndexAction, identities: &Identities<'_>) -> Vec<
         (None, Some(after)) => {
             let dimension = dimension(identities.after, &after.embedding);
             let dimension = dimension.map(|dimension| format!(", {dimension} dimensions")).unwrap_or_default();
-            details.push(format!("model {}{dimension}", model(&after.embedding)));
+            details.push(format!("model {}{dimension}", model(&after.embedding, identities.after)));
         }
         (_, None) => {}
     }
@@ -71,7 +71,10 @@ fn difference(part: Part, before: &Declaration, after: &Declaration, identities:
             ])
         }
         Part::PayloadIndexes => payload_indexes(before, after),
-        Part::Embedding => vec![embedding(before, after, identities)],
+        Part::Embedding => {
+            let details = embedding(before, after, identities);
+            if details.is_empty() { Vec::new() } else { vec![details] }
+        }
         Part::Layout => {
             let (one, two) = (before.collection.shard_number, after.collection.shard_number);
             changed([
@@ -97,7 +100,7 @@ fn difference(part: Part, before: &Declaration, after: &Declaration, identities:
 fn embedding(before: &Declaration, after: &Declaration, identities: &Identities<'_>) -> String {
     let (one, two) = (&before.embedding, &after.embedding);
     let mut details = changed([
-        ("model", model(one).to_owned(), model(two).to_owned()),
+        ("model", model(one, identities.before).to_owned(), model(two, identities.after).to_owned()),
         ("provider", one.provider.to_string(), two.provider.to_string()),
         ("precision", word(&one.rounding), word(&two.rounding)),
         ("passage prefix", quoted(one.passage_prefix.as_ref()), quoted(two.passage_prefix.as_ref())),
@@ -114,7 +117,7 @@ fn embedding(before: &Declaration, after: &Declaration, identities: &Identities<
 /// What is recorded of a model that returns the vectors of the one before. Every service then reaches it by this.
 fn same_model(before: &EmbeddingSpec, after: &EmbeddingSpec) -> Vec<String> {
     let details = changed([
-        ("model", model(before).to_owned(), model(after).to_owned()),
+        ("model", model(before, None).to_owned(), model(after, None).to_owned()),
         ("provider", before.provider.to_string(), after.provider.to_string()),
         ("server", quoted(before.url.as_ref()), quoted(after.url.as_ref())),
     ]);
@@ -125,9 +128,11 @@ fn dimension(identity: Option<&EmbedderIdentity>, spec: &EmbeddingSpec) -> Optio
     identity.map(|identity| identity.dimension).or(spec.dimensions)
 }
 
-/// The name of a model without its owner. A server of one model has none.
-fn model(spec: &EmbeddingSpec) -> &str {
-    match spec.model.rsplit('/').next().filter(|name| !name.is_empty()) {
+/// The name of a model without its owner. For what is declared without one, it is the reported name, if that is known.
+fn model<'a>(spec: &'a EmbeddingSpec, reported: Option<&'a EmbedderIdentity>) -> &'a str {
+    let reported = reported.filter(|_| spec.is_nameless()).map_or("", |identity| identity.model.as_str());
+    let mut names = [spec.model.as_str(), reported].into_iter().filter_map(|name| name.rsplit('/').next());
+    match names.find(|name| !name.is_empty()) {
         Some(name) => name,
         None => spec.url.as_deref().unwrap_or_else(|| spec.provider.as_str()),
     }
@@ -357,7 +362,10 @@ mod tests {
         let unknown = Identities { before: Some(&one), after: None };
         assert!(!embedding(&before, &after, &unknown).contains("dimensions"));
         let single = EmbeddingSpec { url: Some("http://tei:3000".into()), ..EmbeddingSpec::new("default", "tei", "") };
-        assert_eq!(model(&single), "http://tei:3000");
+        assert_eq!(model(&single, Some(&one)), "http://tei:3000");
+        let nameless = EmbeddingSpec::new("default", "tidewheel", "");
+        let reported = EmbedderIdentity { model: "org/bge-small".into(), ..two.clone() };
+        assert_eq!((model(&nameless, Some(&reported)), model(&nameless, None)), ("bge-small", "tidewheel"));
     }
 
     #[test]

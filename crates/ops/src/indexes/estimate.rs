@@ -122,6 +122,8 @@ pub(super) struct Estimate {
     pub(super) documents: u64,
     /// Documents to remove.
     pub(super) removed: u64,
+    /// Documents that the snapshot reads, and those that it removes.
+    pub(super) read: u64,
     /// Texts to embed.
     pub(super) texts: u64,
     /// Their tokens.
@@ -138,6 +140,7 @@ pub(super) struct Estimate {
 struct Sums {
     documents: f64,
     removed: f64,
+    members: f64,
     texts: f64,
     tokens: f64,
     points: f64,
@@ -156,6 +159,7 @@ pub(super) fn estimate(samples: &[Sampled], question: &Question) -> Estimate {
                 sums.removed += before.map_or(0.0, |_| weight);
                 continue;
             }
+            sums.members += weight;
             // The others are dead-lettered.
             let document = row.document.as_ref().ok().and_then(|text| plain_document(text).ok());
             let Some(document) = document else { continue };
@@ -177,6 +181,7 @@ pub(super) fn estimate(samples: &[Sampled], question: &Question) -> Estimate {
     Estimate {
         documents: rounded(sums.documents),
         removed: rounded(sums.removed),
+        read: rounded(sums.members + sums.removed),
         texts: rounded(sums.texts),
         tokens: rounded(sums.tokens),
         points: rounded(sums.points),
@@ -267,7 +272,8 @@ mod tests {
             (json!({"_id": 4, "subject": "neither"}), &[false, false]),
         ]);
         let question = Question { before: Some(before), missing_only: true, ..question(after) };
-        assert_eq!(counts(&estimate(&rows, &question)), [10, 10, 10, 20, 10]);
+        let estimated = estimate(&rows, &question);
+        assert_eq!((counts(&estimated), estimated.read), ([10, 10, 10, 20, 10], 30));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) struct Known<'a> {
 /// Describes an action.
 pub(super) fn index_plan(action: &IndexAction, known: Known<'_>) -> IndexPlan {
     let moves_alias = match action.action {
-        Action::Generation | Action::Switch => action.interrupts || action.keep.is_some(),
+        Action::Generation | Action::Switch => action.switches,
         _ => false,
     };
     let deletes = matches!(action.action, Action::Drop | Action::Discard);
@@ -46,14 +46,20 @@ pub(super) fn index_plan(action: &IndexAction, known: Known<'_>) -> IndexPlan {
     }
 }
 
-/// The cost of an action, given the throughput in tokens per second and where it comes from.
+/// The cost of an action, given the throughput in tokens per second and where it comes from, and the pace of a snapshot in
+/// documents per second.
 pub(super) fn cost(
     estimate: &Estimate,
     after: &Declaration,
     model: &Model,
     (tokens_per_second, rate): (Option<f64>, RateSource),
+    pace: Option<u64>,
 ) -> Cost {
-    let seconds = tokens_per_second.map(|rate| (estimate.tokens as f64 / rate).ceil() as u64);
+    let documents_per_second = pace.filter(|pace| estimate.texts == 0 && *pace > 0);
+    let (seconds, rate) = match documents_per_second {
+        Some(pace) => (Some(estimate.read.div_ceil(pace)), RateSource::Measured),
+        None => (tokens_per_second.map(|rate| (estimate.tokens as f64 / rate).ceil() as u64), rate),
+    };
     let dimension = model.identity().map(|identity| identity.dimension).or(after.embedding.dimensions);
     let bytes = |dimension: usize| dimension as u64 * width(after.vectors.datatype);
     Cost {
@@ -64,6 +70,7 @@ pub(super) fn cost(
         sampled: estimate.sampled,
         seconds,
         rate,
+        documents_per_second,
         tokens_per_second,
         removed: estimate.removed,
         vector_bytes: dimension.map(|dimension| estimate.points.saturating_mul(bytes(dimension))),
@@ -166,14 +173,20 @@ mod tests {
     fn cost_has_the_time_and_the_size_of_vectors() {
         let identity = EmbedderIdentity { model: String::new(), revision: String::new(), dimension: 64 };
         let embedder: Arc<dyn Embedder> = Arc::new(FakeEmbedder::new(64));
-        let known = Model { reported: Some((embedder, identity)), tokens: Arc::new(Words), max_tokens: 32 };
-        let unknown = Model { reported: None, tokens: Arc::new(Words), max_tokens: 32 };
+        let unknown = || Model { reported: None, refusal: None, tokens: Arc::new(Words), max_tokens: 32 };
+        let known = Model { reported: Some((embedder, identity)), ..unknown() };
+        let unknown = unknown();
         let estimate = Estimate { tokens: 101, points: 10, ..Estimate::default() };
         let mut half = declaration("tickets");
         half.vectors.datatype = Datatype::Float16;
-        let measured = cost(&estimate, &half, &known, (Some(50.0), RateSource::Measured));
+        let measured = cost(&estimate, &half, &known, (Some(50.0), RateSource::Measured), None);
         assert_eq!((measured.seconds, measured.vector_bytes), (Some(3), Some(10 * 64 * 2)));
-        let unknown = cost(&estimate, &half, &unknown, (None, RateSource::Unknown));
-        assert_eq!((unknown.seconds, unknown.vector_bytes), (None, None));
+        let nothing = Estimate { documents: 10, read: 101, ..Estimate::default() };
+        let payload = cost(&nothing, &half, &known, (None, RateSource::Unknown), Some(10));
+        assert_eq!((payload.seconds, payload.rate), (Some(11), RateSource::Measured));
+        let embeds = Estimate { texts: 1, ..nothing.clone() };
+        assert_eq!(cost(&embeds, &half, &known, (None, RateSource::Unknown), Some(10)).seconds, None);
+        let unknown = cost(&nothing, &half, &unknown, (None, RateSource::Unknown), None);
+        assert_eq!((unknown.seconds, unknown.rate, unknown.vector_bytes), (None, RateSource::Unknown, None));
     }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidewheel_core::catalog::{
-    Action, ApplyOptions, Catalog, Choice, Declaration, IndexAction, IndexName, Needs, Part, Rows, Selector, Submitted,
-    TargetId, submit,
+    Action, ApplyOptions, Catalog, Choice, Declaration, IndexAction, IndexName, Needs, Part, Rounding, Rows, Selector,
+    Submitted, TargetId, submit,
 };
 use tidewheel_core::error::{ErrorClass, PortError};
-use tidewheel_core::ports::{Coverage, Embedders, PortResult, Source};
+use tidewheel_core::ports::{Coverage, Embedders, Listed, PortResult, Source};
 
 use super::details::Identities;
 use super::estimate::{Maker, Question, estimate};
@@ -87,6 +87,7 @@ pub async fn plan(ports: &IndexesPorts, world: EstimatePorts<'_>, request: &Plan
     let mut refused: Vec<Refused> = submitted.refused.iter().cloned().map(Refused::from).collect();
     refused.extend(refusals_of_source(world.source, &base.catalog, &considered(request)).await?);
     refused.extend(refusal_of_other_settings(&base.catalog, request, &submitted));
+    refused.extend(refusals_of_embedders(&base.catalog, request, &submitted, &mut models).await);
     // What is refused may be what an estimate would read.
     let estimates = refused.is_empty();
     let rates = Rates::new(&*ports.reports);
@@ -132,23 +133,26 @@ async fn submission(
     request: &PlanRequest,
     models: &mut Models<'_>,
 ) -> PortResult<Submitted> {
-    let collections = ports.collections.list().await?.collections;
+    let Listed { collections, aliases } = ports.collections.list().await?;
     if base.is_new {
         refuse_lost_catalog(ports, &collections, &request.declared).await?;
     }
-    let mut options = ApplyOptions { collections, adopt: !request.short_form, ..request.options.clone() };
+    let mut options = ApplyOptions { collections, aliases, adopt: !request.short_form, ..request.options.clone() };
     let submitted = |options: &ApplyOptions| {
         submit(&base.catalog, &request.declared, &Choice::Declared(options.clone()), base.look.now_ms)
     };
     let first = submitted(&options);
-    for action in first.actions.iter().filter(|action| action.difference.has(Part::Embedding)) {
-        if let Some(after) = request.declared.iter().find(|declaration| declaration.name == action.index)
+    for action in &first.actions {
+        let after = request.declared.iter().find(|declaration| declaration.name == action.index);
+        let depends = |after: &&Declaration| action.difference.has(Part::Embedding) || after.embedding.is_nameless();
+        if let Some(after) = after.filter(depends)
             && let Some(identity) = models.of(&after.embedding).await.identity()
         {
             options.reported.insert(action.index.clone(), identity.clone());
         }
     }
-    // A model that returns the vectors of the earlier one needs no new generation.
+    // A model that returns the vectors of the earlier one needs no new generation. What has only the name of an embedder may
+    // stand for another model now.
     Ok(if options.reported.is_empty() { first } else { submitted(&options) })
 }
 
@@ -226,6 +230,31 @@ fn refusal_of_other_settings(catalog: &Catalog, request: &PlanRequest, submitted
         hint: "check --config and TIDEWHEEL_CONFIG; to drop indexes nevertheless, name each of them with --index"
             .to_owned(),
     })
+}
+
+/// Refuses models that the running embedders will not compute as declared: what needs their vectors would wait. Only a
+/// rounding to 8 bits depends on the CPU.
+async fn refusals_of_embedders(
+    catalog: &Catalog,
+    request: &PlanRequest,
+    submitted: &Submitted,
+    models: &mut Models<'_>,
+) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    for action in &submitted.actions {
+        let declaration = request.declared.iter().find(|declaration| declaration.name == action.index);
+        // Before a catalog is applied, services use whatever the embedder computes.
+        let is_first = catalog.is_short_form() && submitted.is_new();
+        let embeds = |declaration: &&Declaration| {
+            declaration.embedding.rounding == Rounding::Int8 && (is_first || action.needs.is_some())
+        };
+        let Some(declaration) = declaration.filter(embeds) else { continue };
+        if let Some(error) = models.of(&declaration.embedding).await.refusal.clone() {
+            let hint = error.hint.unwrap_or_default();
+            refused.push(Refused { index: Some(action.index.clone()), reason: error.message, hint });
+        }
+    }
+    refused
 }
 
 /// What these declarations read.
@@ -308,7 +337,18 @@ impl Planner<'_> {
         } else {
             self.rates.of(&after.embedding, &model, &estimated.inputs).await
         };
-        Ok(cost(&estimated, after, &model, rate))
+        Ok(cost(&estimated, after, &model, rate, self.pace(&action.index)))
+    }
+
+    /// The pace of the last snapshot of this index, or else of any other one.
+    fn pace(&self, name: &IndexName) -> Option<u64> {
+        let catalog = &self.base.catalog;
+        let own = catalog.indexes.get(name).and_then(|index| index.serving_generation()?.1.pace);
+        let newest = || {
+            let paces = catalog.routed().filter_map(|(_, generation)| Some((generation.filled, generation.pace?)));
+            paces.max().map(|(_, pace)| pace)
+        };
+        own.or_else(newest)
     }
 
     /// The declarations of other filled collections whose vectors are those of the declared model.

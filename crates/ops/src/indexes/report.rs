@@ -77,10 +77,13 @@ pub struct Cost {
     pub points: u64,
     /// The documents on which the estimate rests.
     pub sampled: u64,
-    /// Time to embed the texts; `None` if unknown.
+    /// Time to embed the texts. If there are none, the longest time that the snapshot takes; `None` if unknown.
     pub seconds: Option<u64>,
     /// Where the throughput comes from.
     pub rate: RateSource,
+    /// The throughput in documents per second, if nothing is embedded.
+    #[serde(skip)]
+    pub documents_per_second: Option<u64>,
     /// The throughput in tokens per second.
     #[serde(skip)]
     pub tokens_per_second: Option<f64>,
@@ -94,7 +97,7 @@ pub struct Cost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateSource {
-    /// The reports of embedders at work.
+    /// The reports of embedders at work, or the last snapshot.
     Measured,
     /// The embedding of some of the texts.
     Sampled,
@@ -190,6 +193,9 @@ impl IndexPlan {
 
     /// The collections that are deleted, with their points.
     fn deleted(&self) -> String {
+        if self.collections.is_empty() {
+            return "no collection".to_owned();
+        }
         let plural = if self.collections.len() == 1 { "" } else { "s" };
         let points = self.points.map(|points| format!(" with {} points", thousands(points))).unwrap_or_default();
         format!("collection{plural} {}{points}", self.collections.join(", "))
@@ -220,7 +226,12 @@ impl Cost {
     fn line(&self) -> String {
         let written = documents(self.documents);
         if self.texts == 0 {
-            return format!("write {written}, embed nothing");
+            // The snapshot that it was measured with may have waited for the embedder.
+            let eta = self.seconds.zip(self.documents_per_second).map(|(seconds, rate)| {
+                let (rate, from) = (short(rate as f64), self.rate.name());
+                format!(" · ETA {} at most, at {rate} docs/s ({from})", estimate(seconds as f64))
+            });
+            return format!("write {written}, embed nothing{}", eta.unwrap_or_default());
         }
         let noun = if self.texts == 1 { "text" } else { "texts" };
         let tokens = short(self.tokens as f64);

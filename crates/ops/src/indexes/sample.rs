@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewheel_core::catalog::{EmbedderIdentity, EmbeddingSpec, Selector};
-use tidewheel_core::error::PortError;
+use tidewheel_core::catalog::{EmbedderIdentity, EmbeddingSpec, Rounding, Selector};
+use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::ports::{
     Embedder, Embedders, PortResult, PublishedReport, Purpose, ReportReader, Source, SourceFilter,
 };
@@ -66,6 +66,8 @@ pub(super) async fn sample(
 pub(super) struct Model {
     /// The embedder and what it reported; `None` if it does not answer.
     pub(super) reported: Option<(Arc<dyn Embedder>, EmbedderIdentity)>,
+    /// Why the embedder will not round as declared until a person acts.
+    pub(super) refusal: Option<PortError>,
     /// Its tokeniser, or an estimate.
     pub(super) tokens: Arc<dyn Tokens>,
     /// Maximum tokens of a text.
@@ -101,8 +103,13 @@ impl<'a> Models<'a> {
             Ok(model) => model,
             Err(error) => {
                 let name = &spec.name;
-                self.warnings.push(format!("embedding {name:?} does not answer, so its tokens are estimated: {error}"));
-                Model { reported: None, tokens: Arc::new(Estimate), max_tokens: USUAL_TOKENS }
+                let is_refused = error.cause == Cause::Refused && spec.rounding == Rounding::Int8;
+                let refusal = is_refused.then(|| error.clone());
+                if refusal.is_none() {
+                    self.warnings
+                        .push(format!("embedding {name:?} does not answer, so its tokens are estimated: {error}"));
+                }
+                Model { reported: None, refusal, tokens: Arc::new(Estimate), max_tokens: USUAL_TOKENS }
             }
         };
         let model = Arc::new(model);
@@ -116,7 +123,7 @@ async fn ask(embedders: &dyn Embedders, spec: &EmbeddingSpec) -> PortResult<Mode
     let answer = async { Ok::<_, PortError>((embedder.info().await?, embedder.tokens().await?)) };
     let (info, tokens) = within(TIMEOUT, answer).await?;
     let max_tokens = info.max_tokens;
-    Ok(Model { reported: Some((embedder, EmbedderIdentity::from(&info))), tokens, max_tokens })
+    Ok(Model { reported: Some((embedder, EmbedderIdentity::from(&info))), refusal: None, tokens, max_tokens })
 }
 
 /// The throughput of embedders, in tokens per second.

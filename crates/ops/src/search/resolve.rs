@@ -59,10 +59,14 @@ pub(super) async fn resolve(ports: &SearchPorts, index: Option<&IndexName>) -> P
         (false, true) => Answers::IfUnchanged,
         (false, false) => Answers::IfFound,
     };
+    let embedder = target.ports.embedder.clone()?;
+    if target.declaration().embedding.is_nameless() && !target.is_local() {
+        target.fits(&embedder.info().await?)?;
+    }
     Ok(Resolved {
         target: target.id.clone(),
         collection: ports.collections.open(&target.generation.collection),
-        embedder: target.ports.embedder.clone()?,
+        embedder,
         answers,
     })
 }

@@ -3,13 +3,15 @@
 //! A generation is created once its model and dimension are known. The producer, which creates it, reaches no embedder:
 //! so every processor looks for generations whose model is unknown, asks their embedders, and saves the answers in the
 //! catalog. Several processors may do so at the same time; one of them succeeds, and the others find the generation
-//! known.
+//! known. If an embedder will not compute what was declared until a person acts, the catalog names that as the problem of
+//! the generation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::catalog::{Catalog, EmbedderIdentity, Index, IndexName, State, TargetId};
+use tidewheel_core::error::{Cause, ErrorClass, PortError};
 use tidewheel_core::health::Health;
 use tidewheel_core::ports::{Appended, CatalogStore, PortResult};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +49,9 @@ pub(super) async fn save_identities(targets: Arc<Targets>, stop: CancellationTok
     }
 }
 
+/// What an embedder reported, or why the generation waits for a person.
+type Answer = Result<EmbedderIdentity, String>;
+
 /// Asks the embedders of all generations whose model is unknown, and saves the answers in one step.
 ///
 /// # Errors
@@ -62,9 +67,14 @@ async fn identify(targets: &Targets, store: &dyn CatalogStore) -> PortResult<()>
         };
         match info {
             Ok(info) => {
-                found.insert(target.id.clone(), EmbedderIdentity::from(&info));
+                found.insert(target.id.clone(), Ok(EmbedderIdentity::from(&info)));
             }
-            Err(error) => failure = Some(error),
+            Err(error) => {
+                if let Some(problem) = problem(&error) {
+                    found.insert(target.id.clone(), Err(problem));
+                }
+                failure = Some(error);
+            }
         }
     }
     let (catalog, now_ms) = store.load().await?;
@@ -72,8 +82,9 @@ async fn identify(targets: &Targets, store: &dyn CatalogStore) -> PortResult<()>
     if !indexes.is_empty() {
         let next = catalog.next_revision(now_ms);
         let saved = store.save(Uuid::new_v4(), catalog.revision, next, &indexes, None).await?;
-        if saved == Appended::Saved {
-            let names: Vec<String> = found.keys().map(ToString::to_string).collect();
+        let known = found.iter().filter(|(_, answer)| answer.is_ok());
+        let names: Vec<String> = known.map(|(target, _)| target.to_string()).collect();
+        if saved == Appended::Saved && !names.is_empty() {
             info!(revision = next, targets = names.join(" "), "identified the models of new generations");
         }
         targets.reload().await?;
@@ -92,14 +103,31 @@ fn unidentified(catalog: &Catalog) -> Vec<TargetId> {
     open.map(|(target, _)| target).collect()
 }
 
+/// What a person has to do about a failure; `None` if it may end without that.
+fn problem(error: &PortError) -> Option<String> {
+    let is_lasting = error.class == ErrorClass::Fatal || error.cause == Cause::Refused;
+    is_lasting.then(|| match &error.hint {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    })
+}
+
 /// The indexes that these answers change.
-fn identified(catalog: &Catalog, found: &BTreeMap<TargetId, EmbedderIdentity>) -> Vec<(IndexName, Option<Index>)> {
+fn identified(catalog: &Catalog, found: &BTreeMap<TargetId, Answer>) -> Vec<(IndexName, Option<Index>)> {
     let mut indexes: BTreeMap<IndexName, Index> = BTreeMap::new();
     for target in unidentified(catalog) {
-        let (Some(identity), Some(index)) = (found.get(&target), catalog.indexes.get(&target.index)) else { continue };
-        let index = indexes.entry(target.index.clone()).or_insert_with(|| index.clone());
+        let (Some(answer), Some(generation)) = (found.get(&target), catalog.generation(&target)) else { continue };
+        let (embedder, problem) = match answer {
+            Ok(identity) => (Some(identity.clone()), None),
+            Err(problem) => (None, Some(problem.clone())),
+        };
+        // Processors that reach an embedder by different addresses would replace each other's problem.
+        if embedder.is_none() && generation.problem.is_some() {
+            continue;
+        }
+        let index = indexes.entry(target.index.clone()).or_insert_with(|| catalog.indexes[&target.index].clone());
         if let Some(generation) = index.generations.get_mut(&target.generation) {
-            generation.embedder = Some(identity.clone());
+            (generation.embedder, generation.problem) = (embedder, problem);
         }
     }
     indexes.into_iter().map(|(name, index)| (name, Some(index))).collect()
@@ -107,6 +135,7 @@ fn identified(catalog: &Catalog, found: &BTreeMap<TargetId, EmbedderIdentity>) -
 
 #[cfg(test)]
 mod tests {
+    use tidewheel_core::error::Server;
     use tidewheel_core::ports::Embedder as _;
     use tidewheel_testkit::fakes::embedder::FakeEmbedder;
     use tidewheel_testkit::fakes::faults::Fault;
@@ -181,6 +210,37 @@ mod tests {
         other.faults().heal();
         run(&servers).await;
         assert_eq!(model(&saved(&servers).await, "down"), Some("other".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn embedder_that_rounds_otherwise_is_the_problem_of_the_generation() {
+        let servers = Servers::new();
+        let other = FakeEmbedder::named("other", DIMENSION);
+        let refusal = PortError::transient("computes other in f32").because(Server::EMBEDDER, Cause::Refused);
+        other.faults().always("info", Fault::Refused(refusal.with_hint("set the precision to \"auto\"")));
+        servers.embedders.serve(other.clone());
+        let mut declared = catalog(7, &[("tickets", State::Creating, false)]);
+        let index = declared.indexes.get_mut(&first("tickets").index).unwrap();
+        let generation = index.generations.get_mut(&1).unwrap();
+        let mut declaration = (*generation.declaration).clone();
+        declaration.embedding.model = "other".to_owned();
+        generation.declaration = Arc::new(declaration);
+        servers.apply(&declared).await;
+        run(&servers).await;
+        let waiting = saved(&servers).await;
+        let generation = waiting.generation(&first("tickets")).unwrap();
+        assert_eq!(generation.problem.as_deref(), Some("computes other in f32; set the precision to \"auto\""));
+        run(&servers).await;
+        assert_eq!(saved(&servers).await.revision, waiting.revision, "it is saved once");
+
+        other.faults().always("info", Fault::unreachable());
+        run(&servers).await;
+        assert_eq!(saved(&servers).await.revision, waiting.revision, "an outage says nothing about the problem");
+        other.faults().heal();
+        run(&servers).await;
+        let known = saved(&servers).await;
+        let generation = known.generation(&first("tickets")).unwrap();
+        assert!(generation.embedder.is_some() && generation.problem.is_none(), "{generation:?}");
     }
 
     #[tokio::test(start_paused = true)]

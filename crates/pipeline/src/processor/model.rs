@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidewheel_core::catalog::{EmbedderIdentity, EmbeddingSpec};
-use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::fingerprint::Fingerprints;
-use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult};
+use tidewheel_core::ports::{Embedder, EmbedderInfo};
 use tidewheel_core::tokens::Tokens;
 use tracing::warn;
 
@@ -60,7 +59,7 @@ impl Models {
     /// The model of a target, if it has answered and its vectors fit the collection.
     pub(super) fn known(&self, target: &Target) -> Option<Arc<Model>> {
         let model = self.answered().get(&target.declaration().embedding).cloned()?;
-        fits(target, &model.info).is_ok().then_some(model)
+        target.fits(&model.info).is_ok().then_some(model)
     }
 
     /// Asks the embedder of a target until its vectors fit the collection. If the settings here do not reach the embedder,
@@ -85,7 +84,7 @@ impl Models {
         };
         let info = || async {
             let info = embedder.info().await?;
-            fits(target, &info).map(|()| info)
+            target.fits(&info).map(|()| info)
         };
         let info = retry.call(ASK, info).await?;
         let tokens = retry.call("get the model's tokeniser", || embedder.tokens()).await?;
@@ -129,20 +128,6 @@ where
     }
 }
 
-/// Fails if the collection of the target was created for vectors of another dimension.
-fn fits(target: &Target, info: &EmbedderInfo) -> PortResult<()> {
-    let expected = target.generation.embedder.as_ref().map_or(info.dimension, |identity| identity.dimension);
-    if info.dimension == expected {
-        return Ok(());
-    }
-    let message = format!(
-        "the embedder of {} returns vectors of dimension {}, but its collection has dimension {expected}",
-        target.id, info.dimension
-    );
-    let hint = "serve the model with which the generation was created, or run `tidewheel apply --generation`";
-    Err(PortError::transient(message).because(Server::EMBEDDER, Cause::Refused).with_hint(hint))
-}
-
 /// Warns if the vectors of a target are computed by another model than that of its first ones.
 pub(super) fn remark(target: &Target, identity: &EmbedderIdentity) {
     if let Some(first) = target.generation.embedder.as_ref().filter(|first| *first != identity) {
@@ -154,42 +139,5 @@ pub(super) fn remark(target: &Target, identity: &EmbedderIdentity) {
             first.model,
             first.revision
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tidewheel_core::catalog::State;
-    use tidewheel_core::error::ErrorClass;
-
-    use super::*;
-    use crate::targets::samples::{DIMENSION, Servers, catalog, first};
-
-    #[tokio::test]
-    async fn model_must_have_the_dimension_of_the_collection() {
-        let servers = Servers::new();
-        let mut applied = catalog(7, &[("tickets", State::Serving, true)]);
-        servers.apply(&applied).await;
-        let targets = servers.targets();
-        let info = |dimension| EmbedderInfo {
-            model: "other".to_owned(),
-            revision: "2".to_owned(),
-            dimension,
-            max_tokens: 32,
-            load: None,
-        };
-        let target = |applied: Arc<Applied>| applied.target(Some(&first("tickets"))).unwrap().clone();
-        let unknown = target(targets.at_least(7).await.unwrap());
-        assert_eq!(fits(&unknown, &info(9)), Ok(()), "nothing is known before the generation is created");
-
-        let index = applied.indexes.get_mut(&first("tickets").index).unwrap();
-        index.generations.get_mut(&1).unwrap().embedder = Some(EmbedderIdentity::from(&info(DIMENSION)));
-        applied.revision = 8;
-        servers.apply(&applied).await;
-        let known = target(targets.at_least(8).await.unwrap());
-        assert_eq!(fits(&known, &info(DIMENSION)), Ok(()));
-        let error = fits(&known, &info(9)).unwrap_err();
-        assert_eq!(error.class, ErrorClass::Transient);
-        assert!(error.message.contains("tickets.g1 returns vectors of dimension 9"), "{}", error.message);
     }
 }

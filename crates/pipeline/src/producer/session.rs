@@ -77,6 +77,7 @@ impl Session<'_> {
                     if followed.has_other_snapshot {
                         snapshot = self.snapshot(&writer, &keeper).await?;
                     }
+                    snapshot.leave_out(&looked.lost);
                     snapshot.passed(keeper.barrier.passed());
                     collecting.settle(keeper.settled(), keeper.undisturbed(&writer));
                     controller.look(&moment(&writer, &keeper, &looked));

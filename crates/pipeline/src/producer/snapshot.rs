@@ -8,7 +8,7 @@
 //! It fills the targets in its scope, and does for each what the catalog requires: which rows differ, and whether the
 //! second half is needed. If a target is not empty, both halves begin only when everything appended before is in the
 //! index: an older change in flight could otherwise invalidate the comparison. If a target is unreachable, rows are
-//! appended without comparison, and the second half waits for it, while the feed continues.
+//! appended without comparison, and the second half waits for it unless it has lost something, while the feed continues.
 
 mod comparing;
 mod reading;
@@ -18,6 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use tidewheel_core::catalog::Lost;
 use tidewheel_core::ports::{Checkpoint, PortResult, SnapshotState};
 use tidewheel_core::version::Version;
 
@@ -89,6 +90,13 @@ impl Snapshot {
         self.adopted = adopted.clone();
         if let Some(Half::Sweeping(sweeping)) = &mut self.half {
             sweeping.retain(|target| adopted.applied.routed().any(|routed| routed.id == target.id));
+        }
+    }
+
+    /// Stops to sweep targets that lost something. They are filled again, and must not delay the others.
+    pub(super) fn leave_out(&mut self, lost: &[Lost]) {
+        if let Some(Half::Sweeping(sweeping)) = self.half.as_mut().filter(|_| !lost.is_empty()) {
+            sweeping.retain(|target| lost.iter().all(|lost| lost.target != target.id));
         }
     }
 

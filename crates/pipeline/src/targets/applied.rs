@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tidewheel_core::catalog::{
     Catalog, Declaration, Generation, IndexName, Made, OnDeadLetter, TargetId, TargetRecord,
 };
-use tidewheel_core::error::PortError;
+use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::ports::{
-    AuditPosition, CatalogStore, Collection, CollectionAdmin, CollectionRegistry, Collections, Embedder, Embedders,
-    Index, KnownVectors, PortResult, TargetState, TargetStates, Tombstones,
+    AuditPosition, CatalogStore, Collection, CollectionAdmin, CollectionRegistry, Collections, Embedder, EmbedderInfo,
+    Embedders, Index, KnownVectors, PortResult, TargetState, TargetStates, Tombstones,
 };
 
 /// The servers and collections of one target.
@@ -124,6 +124,29 @@ impl Target {
     /// Whether it is the target of local settings.
     pub fn is_local(&self) -> bool {
         self.made.is_none()
+    }
+
+    /// Fails if a model is not the one that the collection was created for, as far as its declaration leaves that to the
+    /// embedder: vectors of two models must not be compared.
+    ///
+    /// # Errors
+    /// Transient: the embedder may serve the model again.
+    pub fn fits(&self, info: &EmbedderInfo) -> PortResult<()> {
+        let Some(known) = &self.generation.embedder else { return Ok(()) };
+        let is_other = self.declaration().embedding.is_nameless() && info.model != known.model;
+        let (id, dimension) = (&self.id, known.dimension);
+        let message = if info.dimension != dimension {
+            let found = info.dimension;
+            format!(
+                "the embedder of {id} returns vectors of dimension {found}, but its collection has dimension {dimension}"
+            )
+        } else if is_other {
+            format!("the embedder of {id} serves {}, but its collection has vectors of {}", info.model, known.model)
+        } else {
+            return Ok(());
+        };
+        let hint = "serve the model with which the generation was created, or run `tidewheel apply --generation`";
+        Err(PortError::transient(message).because(Server::EMBEDDER, Cause::Refused).with_hint(hint))
     }
 
     /// Whether entries wait for it while its collection or its embedder is unavailable.

@@ -48,7 +48,7 @@ pub(crate) fn catalog(revision: u64, indexes: &[(&str, State, bool)]) -> Catalog
         let index = Index { serving: Some(1), generations: [(1, generation)].into(), ..Index::default() };
         (target.index, index)
     });
-    Catalog { revision, indexes: indexes.collect() }
+    Catalog { revision, indexes: indexes.collect(), ..Catalog::default() }
 }
 
 impl Servers {

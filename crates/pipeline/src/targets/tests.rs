@@ -1,8 +1,9 @@
-use tidewheel_core::catalog::{Catalog, IndexName, State};
+use tidewheel_core::catalog::{Catalog, EmbedderIdentity, IndexName, State};
 use tidewheel_core::error::ErrorClass;
+use tidewheel_core::ports::EmbedderInfo;
 use tidewheel_testkit::fakes::faults::Fault;
 
-use super::samples::{Servers, catalog, first};
+use super::samples::{DIMENSION, Servers, catalog, first};
 use super::*;
 
 /// Tickets serve, notes are being filled.
@@ -145,4 +146,42 @@ async fn fixed_target_ignores_every_catalog() {
     assert!(applied.target(None).is_some() && targets.ports().is_none());
     assert_eq!(targets.reload().await.unwrap().revision(), 0);
     Arc::new(targets).follow(CancellationToken::new()).await;
+}
+
+fn info(model: &str, dimension: usize) -> EmbedderInfo {
+    EmbedderInfo { model: model.to_owned(), revision: "2".to_owned(), dimension, max_tokens: 32, load: None }
+}
+
+/// The target of an index whose collection has vectors of the model `first`, if it is known, and whose declaration names
+/// this model.
+async fn tickets(declared: &str, is_known: bool) -> Arc<Target> {
+    let servers = Servers::new();
+    let mut applied = catalog(7, &[("tickets", State::Serving, true)]);
+    let index = applied.indexes.get_mut(&first("tickets").index).unwrap();
+    let generation = index.generations.get_mut(&1).unwrap();
+    let mut declaration = (*generation.declaration).clone();
+    declared.clone_into(&mut declaration.embedding.model);
+    generation.declaration = Arc::new(declaration);
+    generation.embedder = is_known.then(|| EmbedderIdentity::from(&info("first", DIMENSION)));
+    servers.apply(&applied).await;
+    servers.targets().at_least(7).await.unwrap().target(Some(&first("tickets"))).unwrap().clone()
+}
+
+#[tokio::test]
+async fn model_must_have_the_dimension_of_the_collection() {
+    assert_eq!(tickets("fake:2", false).await.fits(&info("other", 9)), Ok(()), "before the generation is created");
+    let known = tickets("fake:2", true).await;
+    assert_eq!(known.fits(&info("other", DIMENSION)), Ok(()), "the client has chosen it by its declared name");
+    let error = known.fits(&info("first", 9)).unwrap_err();
+    assert_eq!(error.class, ErrorClass::Transient);
+    assert!(error.message.contains("tickets.g1 returns vectors of dimension 9"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn default_model_of_an_embedder_must_be_that_of_the_collection() {
+    let nameless = tickets("", true).await;
+    assert_eq!(nameless.fits(&info("first", DIMENSION)), Ok(()));
+    let error = nameless.fits(&info("other", DIMENSION)).unwrap_err();
+    assert!(error.message.contains("serves other, but its collection has vectors of first"), "{}", error.message);
+    assert!(error.hint.is_some_and(|hint| hint.contains("--generation")));
 }

@@ -15,7 +15,8 @@ use crate::targets::{Applied, Target};
 
 /// One target, across all batches.
 pub(super) struct Lane {
-    /// The revision from which on it is routed. An index that was dropped and is created again has the same first target.
+    /// The revision from which on it is routed. After a loss of the catalog, an index that is created again may have the
+    /// same first target.
     since: u64,
     /// Successful requests so far.
     pub(super) successes: AllSuccesses,

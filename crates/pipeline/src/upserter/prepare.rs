@@ -2,12 +2,12 @@
 //!
 //! A collection that is missing is created only if the catalog still routes the target: one that was retired meanwhile is
 //! deleted on purpose, and would come back as an orphan. Its loss is recorded before it is created, so that after a crash
-//! in between it is still missing.
+//! in between it is still missing. A plain collection is not created while an alias replaces it.
 
 use std::sync::atomic::Ordering;
 
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{CollectionAdmin, DocumentPoints, PortResult};
+use tidewheel_core::ports::{CollectionAdmin, DocumentPoints, Listed, PortResult};
 
 use super::apply::Applier;
 use crate::metric;
@@ -36,6 +36,9 @@ impl Applier<'_> {
     }
 
     async fn prepare_for(&self, dimension: usize) -> Result<(), RetryError> {
+        if self.target.plain && !self.target.is_local() {
+            self.retry.call("prepare the plain collection", || self.has_its_name()).await?;
+        }
         let applied = self.streams.call("load the applied catalog", || self.targets.reload()).await?;
         let Some(target) = applied.target(Some(&self.target.id)) else {
             self.gone.store(true, Ordering::Relaxed);
@@ -54,6 +57,26 @@ impl Applier<'_> {
             self.complete(&applied, target).await?;
         }
         self.record(true).await
+    }
+
+    /// Fails while an alias replaces the plain collection, or is about to. One that is created meanwhile would be in the way of
+    /// the alias, and a write would reach another generation through it.
+    async fn has_its_name(&self) -> PortResult<()> {
+        let applied = self.targets.reload().await?;
+        let Some(target) = applied.target(Some(&self.target.id)).filter(|target| target.plain) else { return Ok(()) };
+        let index = applied.catalog().indexes.get(&target.id.index);
+        let (Some(index), Some(ports)) = (index, self.targets.ports()) else { return Ok(()) };
+        let Listed { collections, aliases } = ports.collections.list().await?;
+        let name = &target.generation.collection;
+        let is_replaced = match aliases.get(name) {
+            // That of an operator names a collection that is no generation.
+            Some(named) => index.generations.values().any(|generation| generation.collection == *named),
+            None => !collections.contains(name) && index.switching.is_some_and(|switch| switch.plain),
+        };
+        if is_replaced {
+            return Err(PortError::transient(format!("an alias replaces the plain collection {name:?}")));
+        }
+        Ok(())
     }
 
     /// Adds to a new collection what the declaration asks for beside its vectors. After a crash in between the producer

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tidewheel_core::catalog::{Catalog, State};
+use tidewheel_core::catalog::{Catalog, CollectionSpec, Generation, State, Switch, VectorLayout};
 use tidewheel_core::embedded::Vectors;
 use tidewheel_core::payload::{MADE, RESERVED};
 use tidewheel_core::ports::{CatalogStore as _, CollectionAdmin as _, Handover as _, Queue as _};
@@ -188,6 +188,47 @@ async fn collection_of_a_target_retired_meanwhile_is_not_created() {
     assert_eq!(bench.servers.collections.names(), ["tickets.g1"]);
     assert_eq!(bench.pending(), 0);
     assert!(bench.lost().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_collection_is_not_created_while_an_alias_replaces_it() {
+    let mut plain = catalog(REVISION, &[("documents", State::Serving, true)]);
+    let documents = first("documents").index;
+    let index = plain.indexes.get_mut(&documents).unwrap();
+    let second = Generation { state: State::Ready, ..index.generations[&1].clone() };
+    index.generations.get_mut(&1).unwrap().collection = "documents".to_owned();
+    index.generations.insert(2, Generation { collection: "documents.g2".to_owned(), ..second });
+    (index.plain, index.switching) = (true, Some(Switch { from: Some(1), to: 2, plain: true }));
+    let bench = Bench::with(&plain).await;
+    let collections = &bench.servers.collections;
+    let wait = || tokio::time::sleep(Duration::from_secs(60));
+    let moving = async {
+        wait().await;
+        assert_eq!(
+            (collections.names(), bench.pending()),
+            (Vec::<String>::new(), 1),
+            "the plain collection is deleted"
+        );
+        collections
+            .index("documents.g2")
+            .create(&CollectionSpec::default(), &VectorLayout::default(), 2)
+            .await
+            .unwrap();
+        collections.set_alias("documents", Some("documents.g2"));
+        wait().await;
+        assert_eq!((bench.points("documents.g2"), bench.pending()), (0, 1), "the alias names another generation");
+        let mut switched = Catalog { revision: REVISION + 1, ..plain.clone() };
+        let index = switched.indexes.get_mut(&documents).unwrap();
+        index.generations.remove(&1);
+        (index.plain, index.switching, index.serving) = (false, None, Some(2));
+        bench.servers.apply(&switched).await;
+        bench.targets.reload().await.unwrap();
+    };
+    let records = [embedded(1)];
+    let (delivered, ()) = tokio::join!(bench.deliver(&records), moving);
+    delivered.unwrap();
+    assert_eq!((collections.names(), bench.points("documents.g2")), (vec!["documents.g2".to_owned()], 0));
+    assert_eq!(bench.pending(), 0);
 }
 
 #[tokio::test(start_paused = true)]

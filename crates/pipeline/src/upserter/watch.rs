@@ -61,7 +61,7 @@ impl Watch {
             self.reported.clear();
         }
         self.checks = self.checks.wrapping_add(1);
-        // An index that was dropped and is created again has the same first target.
+        // After a loss of the catalog, an index that is created again may have the same first target.
         self.reported.retain(|target, _| applied.target(Some(target)).is_some());
         let listed = ports.collections.list().await?;
         let exists = |target: &Target| {

@@ -339,7 +339,7 @@ impl Model {
             }
             index.generations.insert(number, generation);
         }
-        Catalog { revision, indexes: [(self.name.clone(), index)].into() }
+        Catalog { revision, indexes: [(self.name.clone(), index)].into(), ..Catalog::default() }
     }
 }
 

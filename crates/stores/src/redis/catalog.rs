@@ -39,7 +39,7 @@ impl CatalogStore for RedisStore {
         let revision = fields.iter().find(|(name, _)| name == REVISION).map(|(_, revision)| revision.as_str());
         let mut catalog = Catalog { revision: self.parse_revision(revision)?, ..Catalog::default() };
         for (name, json) in fields.iter().filter(|(name, _)| catalog.revision > 0 && !name.starts_with('#')) {
-            catalog.indexes.insert(IndexName::of_collection(name), self.parse(name, json)?);
+            catalog.insert(IndexName::of_collection(name), self.parse(name, json)?);
         }
         Ok((catalog, now))
     }

@@ -34,6 +34,7 @@ macro_rules! catalog_contract_tests {
                 new_catalog_is_empty,
                 saved_indexes_are_returned_whole,
                 unnamed_indexes_are_kept,
+                dropped_index_leaves_its_last_number,
                 change_of_another_revision_is_a_conflict,
                 repeated_change_is_saved_once,
                 concurrent_changes_are_saved_one_after_another,
@@ -80,6 +81,7 @@ fn index(of: &str, generations: u32) -> Index {
         serving: Some(generations),
         switching: Some(Switch { from: Some(1), to: generations, plain: false }),
         generations: (1..=generations).map(generation).collect(),
+        ..Index::default()
     }
 }
 
@@ -114,7 +116,7 @@ pub async fn saved_indexes_are_returned_whole(harness: &dyn CatalogHarness) {
     let revision = save(harness, &indexes).await;
     assert_eq!(harness.catalog().revision().await.unwrap(), revision);
     let indexes: BTreeMap<_, _> = indexes.into_iter().map(|(name, index)| (name, index.unwrap())).collect();
-    assert_eq!(load(harness).await, Catalog { revision, indexes });
+    assert_eq!(load(harness).await, Catalog { revision, indexes, ..Catalog::default() });
 }
 
 /// A change affects the indexes that it names; a removed one is gone.
@@ -126,6 +128,21 @@ pub async fn unnamed_indexes_are_kept(harness: &dyn CatalogHarness) {
     assert_eq!(load(harness).await.indexes, indexes);
     save(harness, &[(name("unknown"), None)]).await;
     assert_eq!(load(harness).await.indexes, indexes);
+}
+
+/// Of a dropped index the number of its last generation stays, until an index has its name again.
+pub async fn dropped_index_leaves_its_last_number(harness: &dyn CatalogHarness) {
+    save(harness, &["tickets", "notes"].map(|of| (name(of), Some(index(of, 3))))).await;
+    save(harness, &[(name("tickets"), Some(index("tickets", 3).dropped()))]).await;
+    let dropped = load(harness).await;
+    assert_eq!((dropped.indexes.len(), dropped.dropped), (1, [(name("tickets"), 3)].into()));
+    save(harness, &[(name("tickets"), Some(index("tickets", 4)))]).await;
+    let created = load(harness).await;
+    assert_eq!((created.indexes.len(), created.dropped.len()), (2, 0));
+    save(harness, &[(name("tickets"), Some(index("tickets", 4).dropped())), (name("notes"), None)]).await;
+    save(harness, &[(name("tickets"), None)]).await;
+    let revision = harness.catalog().revision().await.unwrap();
+    assert_eq!(load(harness).await, Catalog { revision, ..Catalog::default() });
 }
 
 /// With an unexpected revision nothing changes.
@@ -181,7 +198,7 @@ pub async fn concurrent_changes_are_saved_one_after_another(harness: &dyn Catalo
         });
     }
     clients.join_all().await;
-    let Catalog { revision, indexes } = load(harness).await;
+    let Catalog { revision, indexes, .. } = load(harness).await;
     assert_eq!((revision, indexes.len()), (u64::from(CLIENTS * CHANGES), (CLIENTS * CHANGES) as usize));
 }
 

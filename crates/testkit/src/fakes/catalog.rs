@@ -55,10 +55,12 @@ impl CatalogStore for FakeCatalog {
                 return Ok(Appended::Conflict);
             }
             for (name, index) in indexes {
-                match index {
-                    Some(index) => state.catalog.indexes.insert(name.clone(), decoded(index)),
-                    None => state.catalog.indexes.remove(name),
-                };
+                if let Some(index) = index {
+                    state.catalog.insert(name.clone(), decoded(index));
+                } else {
+                    state.catalog.indexes.remove(name);
+                    state.catalog.dropped.remove(name);
+                }
             }
             state.catalog.revision = next;
             state.catalog_change = Some(change);

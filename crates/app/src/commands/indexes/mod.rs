@@ -5,6 +5,7 @@ mod shown;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 use tidewheel_core::catalog::Action;
 use tidewheel_ops::indexes::{self as ops, IndexPlan, Plan, Planned, Progress, Refused, Submission, Watched};
 
@@ -12,11 +13,11 @@ use self::shown::Shown;
 use crate::audit_log::Actor;
 use crate::cli::Output;
 use crate::compose::Indexes;
-use crate::confirm::{agreed, may_ask};
+use crate::confirm::{agreed_unless_interrupted, may_ask};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::services::guard;
-use crate::signals;
+use crate::signals::{received, uninterrupted};
 
 /// Maximum number of plans, each from another catalog.
 const PLANS: u32 = 10;
@@ -42,27 +43,37 @@ pub(super) enum Submitted {
 }
 
 impl Request<'_> {
-    /// Plans, asks, and submits; again, if the catalog changes in between.
+    /// Plans, asks, and submits; again, if the catalog changes in between. Ends at a signal, with the answer of an
+    /// interrupted command.
     pub(super) async fn submit(&self, plan: impl AsyncFn() -> Result<Planned, Failure>) -> Result<Submitted, Failure> {
-        // Keep declarations of another database out of this Redis.
-        guard(self.indexes.settings(), self.indexes.redis(), None, None).check_redis().await?;
-        let mut planned = plan().await?;
+        let first = async {
+            // Keep declarations of another database out of this Redis.
+            guard(self.indexes.settings(), self.indexes.redis(), None, None).check_redis().await?;
+            plan().await
+        };
+        let Some(first) = uninterrupted(first).await else { return Ok(self.interrupted(Some(false))) };
+        let mut planned = first?;
         let mut is_confirmed = false;
         for _ in 0..PLANS {
-            if !is_confirmed && let Some(answer) = self.decide(&planned.plan) {
-                return Ok(Submitted::Ended(answer));
+            if !is_confirmed && let Some(ended) = self.decide(&planned.plan).await {
+                return Ok(ended);
             }
             if !planned.plan.todo {
                 return Ok(Submitted::Plan(Box::new(planned)));
             }
             if !is_confirmed {
-                let detail = detail(&planned.plan);
-                Actor::cli().records(self.indexes.redis(), self.command, detail).await?;
+                let (actor, detail) = (Actor::cli(), detail(&planned.plan));
+                let record = actor.records(self.indexes.redis(), self.command, detail);
+                let Some(recorded) = uninterrupted(record).await else { return Ok(self.interrupted(Some(false))) };
+                recorded?;
             }
-            match ops::submit(self.indexes.ports(), &planned, self.forced).await? {
+            let submission = ops::submit(self.indexes.ports(), &planned, self.forced);
+            let Some(submission) = uninterrupted(submission).await else { return Ok(self.interrupted(None)) };
+            match submission? {
                 Submission::Saved => return Ok(Submitted::Plan(Box::new(planned))),
                 Submission::Changed => {
-                    let again = plan().await?;
+                    let Some(again) = uninterrupted(plan()).await else { return Ok(self.interrupted(Some(false))) };
+                    let again = again?;
                     is_confirmed = again.is_same(&planned) && again.plan.refused.is_empty();
                     planned = again;
                 }
@@ -71,8 +82,21 @@ impl Request<'_> {
         Err(Failure::new("failed to submit the plan: the catalog changes too often").with_hint("run the command again"))
     }
 
-    /// Shows the plan and asks; the answer of the command, if it ends here.
-    fn decide(&self, plan: &Plan) -> Option<Answer> {
+    /// Reports a signal before the progress. `submitted` is `None` if the submission was on its way.
+    fn interrupted(&self, submitted: Option<bool>) -> Submitted {
+        match (self.output, submitted) {
+            (Output::Json, _) => printer::json_line(&json!({"result": "interrupted", "submitted": submitted})),
+            (Output::Text, Some(_)) => printer::message("interrupted: nothing was changed"),
+            (Output::Text, None) => {
+                let text = "interrupted while the plan was submitted: run the command again to see the progress";
+                printer::message(styled(WARN, text));
+            }
+        }
+        Submitted::Ended(Answer::No)
+    }
+
+    /// Shows the plan and asks; how the command ends, if it ends here.
+    async fn decide(&self, plan: &Plan) -> Option<Submitted> {
         let is_text = self.output == Output::Text;
         if is_text {
             show(plan);
@@ -81,7 +105,7 @@ impl Request<'_> {
             if !is_text {
                 printer::json(plan);
             }
-            return Some(Answer::Unknown);
+            return Some(Submitted::Ended(Answer::Unknown));
         }
         if !plan.todo || self.yes {
             return None;
@@ -92,17 +116,18 @@ impl Request<'_> {
             } else {
                 printer::json(plan);
             }
-            return Some(Answer::No);
+            return Some(Submitted::Ended(Answer::No));
         }
         let question = match plan.interrupts_searches() {
             true => "Searches fail for some milliseconds at the switch. Apply the plan? [y/N] ",
             false => "Apply the plan? [y/N] ",
         };
-        if agreed(question) {
-            return None;
+        match agreed_unless_interrupted(question).await {
+            Some(true) => return None,
+            Some(false) => printer::message("nothing was changed"),
+            None => printer::message("\ninterrupted: nothing was changed"),
         }
-        printer::message("nothing was changed");
-        Some(Answer::No)
+        Some(Submitted::Ended(Answer::No))
     }
 
     /// Shows the progress until everything is done, or until the timeout.
@@ -123,7 +148,7 @@ impl Request<'_> {
                 Ok(Watched::Lost) => Ok(Followed::Lost),
                 Err(error) => Err(error),
             },
-            () = signals::received() => Ok(Followed::Interrupted),
+            () = received() => Ok(Followed::Interrupted),
             () = late => Ok(Followed::TimedOut),
         };
         shown.finish();
@@ -241,8 +266,6 @@ fn detail(plan: &Plan) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

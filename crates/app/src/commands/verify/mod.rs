@@ -30,11 +30,17 @@ pub(crate) async fn run(args: &VerifyArgs, settings: &Settings) -> Result<Answer
     shown.finish();
     let verified = verified?;
     match (args.output.output, verified.as_slice()) {
-        (Output::Json, [only]) => printer::json(only),
-        (Output::Json, several) => printer::json(&several),
-        (Output::Text, several) => several.iter().for_each(show),
+        (Output::Json, [only]) if !is_list(args.index.is_some(), settings.is_declared()) => printer::json(only),
+        (Output::Json, all) => printer::json(&all),
+        (Output::Text, all) => all.iter().for_each(show),
     }
     Ok(answer(&verified))
+}
+
+/// Whether the JSON of one result is a list. It depends on what a script knows beforehand: whether it names an index, and
+/// whether the settings declare some.
+fn is_list(is_named: bool, is_declared: bool) -> bool {
+    is_declared && !is_named
 }
 
 /// Success if nothing differs or everything was repaired.
@@ -192,6 +198,13 @@ fn show_difference(difference: &Difference, parked: &[ParkedDocument]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_a_list_only_if_the_settings_declare_indexes_and_none_is_named() {
+        let lists = [(false, false), (true, false), (true, true), (false, true)];
+        let lists = lists.map(|(is_named, is_declared)| is_list(is_named, is_declared));
+        assert_eq!(lists, [false, false, false, true]);
+    }
 
     #[test]
     fn sample_is_a_positive_number_or_percentage() {

@@ -3,7 +3,7 @@
 //!
 //! Without Redis, the models of the settings are served. A model that was added is served until the process ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(super) struct Follower {
     pub(super) service: Service,
     pub(super) store: Arc<dyn CatalogStore>,
     pub(super) settings: Embedder,
+    /// The embeddings that the settings assign to an embedder with an address of its own.
+    pub(super) elsewhere: BTreeSet<String>,
     pub(super) fetch: Fetch,
 }
 
@@ -44,7 +46,7 @@ impl Follower {
             match self.look(known).await {
                 Ok(Some(catalog)) => {
                     known = catalog.revision;
-                    missing = needed(&catalog);
+                    missing = needed(&catalog, &self.elsewhere);
                 }
                 Ok(None) => {}
                 Err(error) => debug!("failed to follow the catalog: {error}"),
@@ -99,11 +101,12 @@ impl Follower {
 }
 
 /// The models that generations need and an embedder of this installation serves.
-fn needed(catalog: &Catalog) -> Vec<EmbeddingSpec> {
+fn needed(catalog: &Catalog, elsewhere: &BTreeSet<String>) -> Vec<EmbeddingSpec> {
     let live = catalog.targets().filter(|(_, generation)| generation.state != State::Retiring);
     let mut specs: Vec<EmbeddingSpec> = live
         .map(|(_, generation)| generation.declaration.embedding.clone())
         .filter(|spec| spec.provider.is_own() && spec.url.is_none() && !spec.model.is_empty())
+        .filter(|spec| !elsewhere.contains(&spec.name))
         .collect();
     specs.sort_unstable();
     specs.dedup();
@@ -120,12 +123,14 @@ mod tests {
     fn models_of_live_generations_are_needed_once() {
         let name = IndexName::new("tickets").unwrap();
         let own = |model: &str| EmbeddingSpec::new("default", "tidewheel", model);
-        let elsewhere = EmbeddingSpec { url: Some("http://gpu:8080".to_owned()), ..own("d") };
+        let recorded = EmbeddingSpec { url: Some("http://gpu:8080".to_owned()), ..own("d") };
+        let elsewhere = EmbeddingSpec { name: "gpu".to_owned(), ..own("e") };
         let generations = [
             (own("a"), State::Kept),
             (own("b"), State::Serving),
             (own("b"), State::Creating),
             (own("c"), State::Retiring),
+            (recorded, State::Filling),
             (elsewhere, State::Filling),
             (EmbeddingSpec::new("paid", "openai", "e"), State::Filling),
         ];
@@ -135,7 +140,7 @@ mod tests {
             (number, Generation { state, ..Generation::new(&name.target(number), declaration, 7) })
         });
         let index = Index { generations: generations.collect(), ..Index::default() };
-        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into() };
-        assert_eq!(needed(&catalog), [own("a"), own("b")]);
+        let catalog = Catalog { revision: 7, indexes: [(name.clone(), index)].into(), ..Catalog::default() };
+        assert_eq!(needed(&catalog, &["gpu".to_owned()].into()), [own("a"), own("b")]);
     }
 }

@@ -1,5 +1,6 @@
 //! The models that the embedder of these settings serves.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tidewheel_core::catalog::{EmbeddingSpec, Rounding};
@@ -93,10 +94,8 @@ impl Wanted {
 /// Returns the models to serve: first that of requests that name none, then those of the other embeddings that this
 /// installation serves, and `embedder.model`. A model with several names is loaded once.
 pub(super) fn wanted(settings: &Settings) -> Vec<Wanted> {
-    let embeddings = settings.embedding_names().filter_map(|name| settings.embedding_of(name));
-    // One with a URL may be served by another installation.
     let is_own = |embedding: &&Embedding| embedding.is_own() && !embedding.url_is_set;
-    let own: Vec<&Embedding> = embeddings.filter(is_own).collect();
+    let own: Vec<&Embedding> = embeddings(settings).filter(is_own).collect();
     let mut all = Vec::new();
     if !is_own(&&settings.embedding) {
         add(&mut all, Wanted::of_embedder(&settings.embedder, DEFAULT));
@@ -107,6 +106,15 @@ pub(super) fn wanted(settings: &Settings) -> Vec<Wanted> {
         add(&mut all, embedder);
     }
     all
+}
+
+/// The embeddings that have a URL: another installation may serve them.
+pub(super) fn elsewhere(settings: &Settings) -> BTreeSet<String> {
+    embeddings(settings).filter(|embedding| embedding.url_is_set).map(|embedding| embedding.name.clone()).collect()
+}
+
+fn embeddings(settings: &Settings) -> impl Iterator<Item = &Embedding> {
+    settings.embedding_names().filter_map(move |name| settings.embedding_of(name))
 }
 
 /// Adds a model, or its names to the same model. A pinned model is also named by its whole specification.
@@ -169,6 +177,13 @@ mod tests {
         assert_eq!(served(&paid), pairs(&[("default", "hash:8")]));
         let own = ["embedder.model=hash:8", "embedding.model=hash:9"];
         assert_eq!(served(&own), pairs(&[("default", "hash:9"), ("hash:8", "hash:8")]));
+    }
+
+    #[test]
+    fn embeddings_with_an_address_are_served_elsewhere() {
+        let of = |assignments: &[&str]| elsewhere(&settings(assignments)).into_iter().collect::<Vec<_>>();
+        assert!(of(&[]).is_empty());
+        assert_eq!(of(&["embedding.url=http://embedder:8080"]), ["default"]);
     }
 
     #[test]

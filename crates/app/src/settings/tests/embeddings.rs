@@ -64,9 +64,19 @@ fn embedding_without_url_is_served_by_the_embedder_of_the_installation() {
     let Provider::Tidewheel { url, token } = &large.provider else { panic!("{large:?}") };
     assert_eq!((url.as_str(), token.as_ref().map(Secret::reveal)), ("http://embedder:80", Some("t")));
     assert!(large.elsewhere && large.tls.ca_file.is_some() && !there.embeds_here());
-    // The address decides which model a table without one gets.
-    assert_eq!(spec(&there, "default").url.as_deref(), Some("http://embedder:80"));
-    assert_eq!((spec(&there, "default").model.as_str(), spec(&there, "large").url), ("", None));
+    assert_eq!((spec(&there, "default").model.as_str(), spec(&there, "large").model.as_str()), ("", "l"));
+}
+
+#[test]
+fn address_of_a_tidewheel_embedder_is_no_part_of_what_is_declared() {
+    let at = |url: &str| {
+        let file = format!("[embedding]\nurl = \"{url}\"\n[embedding.gpu]\nurl = \"{url}/gpu\"\nmodel = \"l\"\n");
+        let settings = loaded(&file, &[], &[]).settings;
+        [spec(&settings, "default"), spec(&settings, "gpu")]
+    };
+    let in_cluster = at("http://embedder:8080");
+    assert_eq!(in_cluster, at("http://127.0.0.1:18080"), "through a forwarded port");
+    assert!(in_cluster.iter().all(|spec| spec.url.is_none()), "{in_cluster:?}");
 }
 
 #[test]

@@ -110,7 +110,9 @@ impl View<'_> {
         if switch.plain {
             // Its collection is deleted, and its name is that of the alias now.
             next.plain = false;
-            next.generations.retain(|number, _| Some(*number) != switch.from);
+            if let Some(from) = switch.from {
+                next.remove(from);
+            }
         } else if let Some(from) = switch.from.and_then(|from| next.generations.get_mut(&from))
             && from.state == State::Serving
         {

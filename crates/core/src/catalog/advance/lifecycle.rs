@@ -3,13 +3,14 @@
 use super::{Step, View};
 use crate::catalog::generation::{Compared, Generation, Needs, Rows, State};
 use crate::catalog::scope::{is_answered_by, is_running};
+use crate::ports::SnapshotState;
 
 impl View<'_> {
     /// The next step of one generation.
     pub(super) fn next(&self, number: u32, generation: &Generation) -> Option<Step> {
         match generation.state {
             State::Creating => self.create(number, generation),
-            State::Retiring => self.delete(number, generation),
+            State::Retiring => self.withdraw(number, generation).or_else(|| self.delete(number, generation)),
             _ if self.is_lost(number) => self.lost(number, generation),
             State::Kept if self.has_expired(number, generation) => Some(self.retire(number)),
             _ => self
@@ -66,6 +67,7 @@ impl View<'_> {
         is_filled.then(|| {
             Step::Save(self.with(number, |generation| {
                 generation.filled = generation.due;
+                generation.pace = pace(&applied.snapshot, self.facts.now_ms).or(generation.pace);
                 generation.problem = None;
                 if generation.state == State::Filling {
                     generation.state = State::Comparing;
@@ -111,11 +113,19 @@ impl View<'_> {
         generation.compared = Some(audit);
     }
 
+    /// Records that the generation ends, before anything of it is deleted: a catalog that is restored from the records must
+    /// not keep it.
+    fn withdraw(&self, number: u32, generation: &Generation) -> Option<Step> {
+        let record = self.facts.records.get(&number);
+        let is_kept = self.exists(generation) && record.is_some_and(|record| record.state != State::Retiring);
+        is_kept.then_some(Step::Alter(number))
+    }
+
     /// Deletes the collection of a retiring generation, once nothing can be written to it any more.
     fn delete(&self, number: u32, generation: &Generation) -> Option<Step> {
         if self.facts.deleted.contains(&number) && !self.is_named(generation) {
             let mut next = self.index.clone();
-            next.generations.remove(&number);
+            next.remove(number);
             return Some(if next.generations.is_empty() { Step::Remove } else { Step::Save(next) });
         }
         let is_over = self.facts.applied.is_some_and(|applied| applied.catalog >= generation.since);
@@ -153,5 +163,33 @@ impl View<'_> {
                 && record.embedder == generation.embedder
                 && record.declaration == *generation.declaration
         })
+    }
+}
+
+/// Documents per second of a snapshot that everything is applied of now; `None` if it was too short to tell. The clocks of
+/// source and store may differ by a second or two.
+fn pace(snapshot: &SnapshotState, now_ms: u64) -> Option<u64> {
+    const LEAST_SECONDS: u64 = 10;
+    const LEAST_ROWS: u64 = 1_000;
+    let SnapshotState::Done { time, rows } = snapshot else { return None };
+    let seconds = (now_ms / 1_000).checked_sub(u64::from(time.seconds))?;
+    (seconds >= LEAST_SECONDS && *rows >= LEAST_ROWS).then(|| rows.div_ceil(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::ClusterTime;
+
+    #[test]
+    fn pace_is_that_of_a_long_snapshot() {
+        let time = ClusterTime { seconds: 100, increment: 1 };
+        let of = |rows, seconds: u64| pace(&SnapshotState::Done { time, rows }, seconds * 1_000 + 999);
+        assert_eq!(of(50_000, 120), Some(2_500));
+        assert_eq!(of(1_000, 100_000), Some(1));
+        for (rows, seconds) in [(999, 120), (50_000, 109), (50_000, 99)] {
+            assert_eq!(of(rows, seconds), None, "{rows} {seconds}");
+        }
+        assert_eq!(pace(&SnapshotState::Running { time, after: None, rows: 50_000 }, 120_000), None);
     }
 }

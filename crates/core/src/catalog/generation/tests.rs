@@ -66,6 +66,7 @@ fn json_never_changes_between_releases() {
         serving: Some(1),
         switching: Some(Switch { from: Some(1), to: 2, plain: false }),
         generations: BTreeMap::from([(2, generation(State::Ready, 3, 4))]),
+        last: 0,
     };
     let generation = index.generations.get_mut(&2).unwrap();
     generation.embedder = Some(EmbedderIdentity { model: "minilm".into(), revision: "r".into(), dimension: 384 });
@@ -92,6 +93,32 @@ fn json_never_changes_between_releases() {
     assert_eq!(serde_json::to_value(&index).unwrap(), json);
     assert_eq!(serde_json::from_value::<Index>(json.clone()).unwrap(), index);
     assert_eq!(serde_json::from_str::<Index>(&json.to_string()).unwrap(), index);
+}
+
+#[test]
+fn dropped_index_keeps_the_highest_number_of_its_generations() {
+    let generations = [1, 3, 4].map(|number| (number, generation(State::Retiring, 0, 4)));
+    let mut index = Index { serving: Some(1), generations: generations.into(), ..Index::default() };
+    assert!(index.highest() == 4 && !index.is_dropped());
+    index.remove(4);
+    index.remove(3);
+    assert_eq!((index.highest(), index.last, index.is_dropped()), (4, 4, false));
+    let dropped = index.dropped();
+    assert!(dropped.is_dropped() && dropped.serving.is_none() && !Index::default().is_dropped());
+    assert_eq!(serde_json::to_value(&dropped).unwrap()["last"], 4);
+
+    let (tickets, notes) = (IndexName::new("tickets").unwrap(), IndexName::new("notes").unwrap());
+    let mut catalog = Catalog { revision: 7, ..Catalog::default() };
+    catalog.insert(tickets.clone(), index.clone());
+    catalog.insert(notes.clone(), dropped.clone());
+    assert_eq!(catalog.indexes.keys().collect::<Vec<_>>(), [&tickets]);
+    assert_eq!(catalog.dropped, [(notes.clone(), 4)].into());
+    let stored: Vec<_> = catalog.stored().collect();
+    assert_eq!(stored, [(tickets.clone(), index.clone()), (notes.clone(), dropped.clone())]);
+    assert_eq!(serde_json::from_value::<Catalog>(json!(catalog)).unwrap(), catalog);
+    catalog.insert(tickets.clone(), dropped);
+    catalog.insert(notes.clone(), index);
+    assert_eq!((catalog.indexes.contains_key(&tickets), catalog.dropped), (false, [(tickets, 4)].into()));
 }
 
 #[test]

@@ -200,6 +200,20 @@ fn rename_of_the_index_differs_in_no_part() {
 }
 
 #[test]
+fn default_models_of_two_embedders_are_not_taken_for_one() {
+    let of = |name: &str, model: &str, url: Option<&str>| {
+        let embedding = EmbeddingSpec::new(name, Provider::own(), model);
+        Declaration { embedding: EmbeddingSpec { url: url.map(str::to_owned), ..embedding }, ..declaration() }
+    };
+    let differs = |a: &Declaration, b: &Declaration| a.difference(b).has(Part::Embedding);
+    assert!(differs(&of("a", "", None), &of("b", "", None)));
+    assert!(!differs(&of("a", "minilm", None), &of("b", "minilm", None)));
+    assert!(!differs(&of("a", "", Some("http://gpu")), &of("b", "", Some("http://gpu"))), "the address is recorded");
+    let nameless = of("a", "", None).difference(&of("a", "", None));
+    assert!(nameless.is_empty() && nameless.with_other_model().needs_generation());
+}
+
+#[test]
 fn each_part_requires_its_action() {
     let text = Some(Needs { rows: Rows::Text, sweep: false });
     let payload = Some(Needs { rows: Rows::Payload, sweep: false });

@@ -58,6 +58,23 @@ fn recorded_state_decides_without_an_alias() {
 }
 
 #[test]
+fn dropped_index_is_not_resurrected() {
+    let restored = |all: &[(u32, State)]| restore(&records(all), &aliases("tickets.g2"), 9_000);
+    let dropped = restored(&[(1, State::Kept), (2, State::Retiring), (3, State::Ready)]);
+    assert_eq!(states(&dropped), [(1, State::Retiring), (2, State::Retiring), (3, State::Retiring)]);
+    let index = &dropped.indexes[&name("tickets")];
+    assert_eq!((index.serving, index.plain, index.generations[&2].since), (None, false, 9_000));
+    assert_eq!(states(&restored(&[(1, State::Retiring), (2, State::Serving)]))[1], (2, State::Serving));
+
+    let mut plain = records(&[(1, State::Retiring)]).into_values().next().unwrap();
+    plain.plain = true;
+    let dropped = restore(&[("tickets".to_owned(), plain)].into(), &BTreeMap::new(), 9_000);
+    assert_eq!(states(&dropped), [(1, State::Retiring)]);
+    let index = &dropped.indexes[&name("tickets")];
+    assert_eq!((index.serving, index.plain), (None, true));
+}
+
+#[test]
 fn generation_after_a_rollback_stays_kept() {
     let records = records(&[(1, State::Serving), (2, State::Kept), (3, State::Filling)]);
     let restored = restore(&records, &aliases("tickets.g1"), 0);

@@ -36,7 +36,7 @@ fn ended(catalog: u64, scope: &[Due]) -> Checkpoint {
 fn documents(index: &IndexName) -> Option<u64> {
     match index.as_str() {
         "small" | "next" => Some(10),
-        "large" => Some(SHARED),
+        "large" => Some(1_000_000),
         _ => None,
     }
 }
@@ -81,17 +81,27 @@ fn targets_of_the_same_collections_share_a_snapshot() {
 }
 
 #[test]
-fn small_targets_share_a_snapshot() {
-    let names: Vec<String> = (0..50).map(|number| format!("i{number:02}")).collect();
-    let mut catalog = catalog(5, names.iter().map(|name| declaration(name, name)));
-    for name in &names {
-        make_due(&mut catalog, name, 6);
+fn small_targets_of_different_collections_share_a_snapshot() {
+    let names = ["a", "b", "c", "d"];
+    let mut catalog = catalog(5, names.map(|name| declaration(name, name)));
+    for index in names {
+        make_due(&mut catalog, index, 6);
     }
-    let scope = |documents: u64| next_scope(&catalog, &checkpoint(6), &[], |_| Some(documents)).unwrap();
-    assert_eq!(scope(10).len(), 50);
-    assert_eq!(scope(SHARED / 3), [due("i00", 6), due("i01", 6), due("i02", 6)]);
-    assert_eq!(scope(SHARED + 1), [due("i00", 6)]);
-    assert_eq!(next_scope(&catalog, &checkpoint(6), &[], |_| None), Some(vec![due("i00", 6)]));
+    let scope = |catalog: &Catalog, documents: fn(&IndexName) -> Option<u64>| {
+        let scope = next_scope(catalog, &checkpoint(6), &[], documents).unwrap();
+        scope.into_iter().map(|due| due.target.index.to_string()).collect::<Vec<_>>()
+    };
+    let sizes = |name: &IndexName| match name.as_str() {
+        "a" => Some(60_000),
+        "b" => Some(30_000),
+        "c" => Some(20_000),
+        _ => None,
+    };
+    assert_eq!(scope(&catalog, sizes), ["b", "c"], "together with the largest they are not small");
+    assert_eq!(scope(&catalog, |_| None), ["a"], "as long as no size is known");
+    assert_eq!(scope(&catalog, |_| Some(0)), ["a", "b", "c", "d"]);
+    change(&mut catalog, "c", |generation| generation.state = State::Filling);
+    assert_eq!(scope(&catalog, |_| Some(0)), ["a", "b", "d"], "serving ones precede it");
 }
 
 #[test]

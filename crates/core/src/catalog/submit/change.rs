@@ -3,26 +3,37 @@
 use std::sync::Arc;
 
 use super::{ApplyOptions, IndexAction, Refusal, refuse};
+use crate::catalog::action::Action;
 use crate::catalog::declaration::Declaration;
+use crate::catalog::embedding::EmbedderIdentity;
 use crate::catalog::generation::{Generation, Index, Needs, State, Switch};
 use crate::catalog::name::{IndexName, TargetId};
-use crate::catalog::parts::{Action, Difference};
+use crate::catalog::parts::Difference;
 
-/// Creates an index.
-pub(super) fn create(wanted: Arc<Declaration>, options: &ApplyOptions, next: u64) -> (Index, IndexAction) {
-    let mut change = Change::new(Index::default(), wanted, options, next);
+/// Creates an index. `last` is the last generation of an earlier one of this name.
+pub(super) fn create(wanted: Arc<Declaration>, last: u32, options: &ApplyOptions, next: u64) -> (Index, IndexAction) {
+    let mut change = Change::new(Index { last, ..Index::default() }, wanted, options, next);
     change.add(Action::Create, Difference::default());
     (change.index, change.action)
 }
 
 /// Drops an index; `None` if that has been submitted already.
-pub(super) fn drop_index(name: &IndexName, mut index: Index, next: u64) -> Option<(Index, IndexAction)> {
+pub(super) fn drop_index(
+    name: &IndexName,
+    mut index: Index,
+    options: &ApplyOptions,
+    next: u64,
+) -> Option<(Index, IndexAction)> {
     let mut action = IndexAction { action: Action::Drop, ..IndexAction::none(name) };
     action.before = index.serving_generation().map(|(_, serving)| Arc::clone(&serving.declaration));
     for (number, generation) in &mut index.generations {
         if generation.state != State::Retiring {
             end(*number, generation, next, &mut action);
         }
+    }
+    if let Some(collection) = behind_alias(name, &index, options) {
+        action.deleted.retain(|deleted| deleted != name.as_str());
+        action.details.push(format!("the alias {name} and its collection {collection} stay"));
     }
     index.serving = None;
     index.switching = None;
@@ -136,11 +147,14 @@ impl<'a> Change<'a> {
     fn difference(&self, number: u32) -> Difference {
         let generation = self.generation(number);
         let difference = self.wanted.difference(&generation.declaration);
-        let reported = self.options.reported.get(&self.wanted.name);
-        if reported.is_some() && reported == generation.embedder.as_ref() {
-            difference.with_equal_identity()
-        } else {
-            difference
+        let known = self.options.reported.get(&self.wanted.name).zip(generation.embedder.as_ref());
+        let is_replaced = |(reported, known): (&EmbedderIdentity, &EmbedderIdentity)| {
+            self.wanted.embedding.is_nameless() && reported.model != known.model
+        };
+        match known {
+            Some((reported, known)) if reported == known => difference.with_equal_identity(),
+            Some(pair) if is_replaced(pair) => difference.with_other_model(),
+            _ => difference,
         }
     }
 
@@ -193,12 +207,11 @@ impl<'a> Change<'a> {
     /// Adds a generation.
     fn add(&mut self, action: Action, difference: Difference) {
         let name = &self.wanted.name;
-        let in_catalog = self.index.generations.keys().copied();
         let in_index = self.options.collections.iter().filter_map(|collection| {
             let target: TargetId = collection.parse().ok()?;
             (target.index == *name).then_some(target.generation)
         });
-        let number = in_catalog.chain(in_index).max().unwrap_or(0) + 1;
+        let number = in_index.fold(self.index.highest(), u32::max) + 1;
         let mut generation = Generation::new(&name.target(number), Arc::clone(&self.wanted), self.next);
         generation.hold = self.options.hold && self.index.serving.is_some();
         self.action.action = action;
@@ -273,13 +286,22 @@ impl<'a> Change<'a> {
     /// States what the switch to the new generation means.
     fn promise_switch(&mut self) {
         let Some((_, serving)) = self.index.serving_generation() else { return };
-        if self.index.plain {
+        let name = &self.wanted.name;
+        self.action.switches = true;
+        if let Some(collection) = behind_alias(name, &self.index, self.options) {
+            self.action.details.push(format!("the alias {name} leaves collection {collection}, which stays"));
+        } else if self.index.plain {
             self.action.interrupts = true;
             self.action.deleted.push(serving.collection.clone());
         } else {
             self.action.keep = Some(self.wanted.rules.keep);
         }
     }
+}
+
+/// The collection of a plain index whose name is an alias that an operator has made.
+fn behind_alias<'a>(name: &IndexName, index: &Index, options: &'a ApplyOptions) -> Option<&'a String> {
+    options.aliases.get(name.as_str()).filter(|_| index.plain)
 }
 
 /// The generation that is not serving yet.
@@ -292,6 +314,7 @@ fn coming(index: &Index) -> Option<u32> {
 fn switch_to(to: u32, index: &mut Index, action: &mut IndexAction) {
     let newest = index.generations.values().next_back();
     action.action = Action::Switch;
+    action.switches = true;
     action.generation = Some(to);
     action.after = index.generations.get(&to).map(|to| Arc::clone(&to.declaration));
     action.keep = newest.map(|newest| newest.declaration.rules.keep);

@@ -24,10 +24,19 @@ pub(super) fn refusals(catalog: &Catalog, declared: &[Declaration], options: &Ap
             refused.push(name_of_collection(name, &owner));
         } else if !catalog.indexes.contains_key(name) && options.collections.contains(name.as_str()) {
             refused.push(collection_exists(name));
+        } else if !catalog.indexes.contains_key(name)
+            && let Some(collection) = options.aliases.get(name.as_str()).filter(|named| !is_of(name, named))
+        {
+            refused.push(alias_exists(name, collection));
         }
     }
     refused.extend(options.only.iter().filter(|&name| !known(name)).map(unknown_index));
     refused
+}
+
+/// Whether a collection has the name of a generation of the index.
+fn is_of(name: &IndexName, collection: &str) -> bool {
+    collection.parse::<TargetId>().is_ok_and(|target| target.index == *name)
 }
 
 /// Both generations need the embedding of one name, and it cannot serve both models.
@@ -39,7 +48,8 @@ pub(super) fn replaced_embedding(
 ) -> Option<Refusal> {
     let before = &generation.declaration.embedding;
     let name = &before.name;
-    let is_replaced = difference.has(Part::Embedding) && before.url.is_some() && *name == wanted.embedding.name;
+    let decides = before.url.is_some() || before.is_nameless();
+    let is_replaced = difference.has(Part::Embedding) && decides && *name == wanted.embedding.name;
     is_replaced.then(|| Refusal {
         index: Some(wanted.name.clone()),
         reason: format!("embedding {name:?} is replaced while generation {serving} needs it"),
@@ -120,5 +130,13 @@ fn collection_exists(name: &IndexName) -> Refusal {
         index: Some(name.clone()),
         reason: format!("collection \"{name}\" exists, so that the index cannot have an alias of this name"),
         hint: "choose another name, or delete the collection".to_owned(),
+    }
+}
+
+fn alias_exists(name: &IndexName, collection: &str) -> Refusal {
+    Refusal {
+        index: Some(name.clone()),
+        reason: format!("\"{name}\" is an alias of collection \"{collection}\", which the index does not own"),
+        hint: "choose another name, or delete the alias".to_owned(),
     }
 }

@@ -134,6 +134,30 @@ fn plain_index_states_that_its_switch_interrupts_searches() {
 }
 
 #[test]
+fn alias_of_an_operator_moves_from_its_collection_or_stays_with_it() {
+    let with_alias = || ApplyOptions {
+        collections: ["docs_v1".to_owned()].into(),
+        aliases: [(NAMES[0].to_owned(), "docs_v1".to_owned())].into(),
+        ..ApplyOptions::default()
+    };
+    let moved = submitted_with(&short_form(), &[variant(NAMES[0], 1)], with_alias());
+    let action = only(&moved);
+    assert!(action.switches && !action.interrupts && action.keep.is_none() && action.deleted.is_empty(), "{action:?}");
+    assert!(action.details[0].ends_with("leaves collection docs_v1, which stays"), "{action:?}");
+    let dropped = submitted_with(&short_form(), &[], with_alias());
+    let action = only(&dropped);
+    assert!(action.action == Action::Drop && action.deleted.is_empty() && action.details.len() == 1, "{action:?}");
+
+    let created = |alias: &str| {
+        let aliases = [("tickets".to_owned(), alias.to_owned())].into();
+        let options = ApplyOptions { aliases, ..ApplyOptions::default() };
+        submitted_with(&Catalog::default(), &[variant("tickets", 0)], options)
+    };
+    assert!(reason(&created("docs_v1")).contains("\"tickets\" is an alias of collection \"docs_v1\""));
+    assert_eq!(only(&created("tickets.g1")).action, Action::Create);
+}
+
+#[test]
 fn first_declarations_of_an_installation_are_created() {
     let submitted = submitted(&Catalog::default(), &[variant("tickets", 0)]);
     assert_eq!((only(&submitted).action, only(&submitted).generation), (Action::Create, Some(1)));
@@ -206,6 +230,19 @@ fn undeclared_index_is_dropped_once() {
     assert!(again.actions.is_empty() && !again.has_work());
     let created = submitted(&dropped.catalog, &[variant("tickets", 0)]);
     assert_eq!((only(&created).action, only(&created).generation), (Action::Create, Some(2)));
+}
+
+#[test]
+fn number_of_a_dropped_index_is_not_given_again() {
+    let dropped = Catalog { dropped: [(name("notes"), 3)].into(), ..serving() };
+    let created = submitted(&dropped, &[variant("tickets", 0), variant("notes", 0)]);
+    assert_eq!((created.actions[0].action, created.actions[0].generation), (Action::Create, Some(4)));
+    assert_eq!(created.catalog.indexes[&name("notes")].generations[&4].collection, "notes.g4");
+    assert!(created.catalog.dropped.is_empty());
+    assert_eq!(created.changes(&dropped).len(), 1);
+    let mut discarded = serving();
+    discarded.indexes.get_mut(&name("tickets")).unwrap().last = 5;
+    assert_eq!(only(&submitted(&discarded, &[variant("tickets", 1)])).generation, Some(6));
 }
 
 #[test]
@@ -321,4 +358,22 @@ fn replaced_embedding_that_both_generations_need_is_refused() {
     let refused = submitted(&current, &[with(spec("default", "b"))]);
     assert!(reason(&refused).contains("embedding \"default\" is replaced while generation 1 needs it"));
     assert_eq!(only(&submitted(&current, &[with(spec("second", "b"))])).action, Action::Generation);
+}
+
+#[test]
+fn replaced_default_model_of_an_own_embedder_is_noticed_by_its_identity() {
+    let with =
+        |name: &str| Declaration { embedding: EmbeddingSpec::new(name, "tidewheel", ""), ..variant("tickets", 0) };
+    let mut current = catalog(7, [with("default")]);
+    let generation = current.indexes.get_mut(&name("tickets")).unwrap().generations.get_mut(&1).unwrap();
+    generation.embedder = Some(identity("a"));
+    let submitted = |declared: Declaration, model: &str| {
+        let reported = BTreeMap::from([(name("tickets"), identity(model))]);
+        submitted_with(&current, &[declared], ApplyOptions { reported, ..ApplyOptions::default() })
+    };
+    assert_eq!(only(&submitted(with("default"), "a")).action, Action::None);
+    assert_eq!(only(&submitted(with("second"), "a")).action, Action::Settings, "another name of the same model");
+    let refused = submitted(with("default"), "b");
+    assert!(reason(&refused).contains("embedding \"default\" is replaced while generation 1 needs it"));
+    assert_eq!(only(&submitted(with("second"), "b")).action, Action::Generation);
 }

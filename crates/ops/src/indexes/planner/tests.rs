@@ -1,5 +1,6 @@
 use serde_json::json;
 use tidewheel_core::catalog::{EmbedderIdentity, State};
+use tidewheel_core::error::{Cause, Server};
 use tidewheel_core::ports::{CatalogStore as _, CollectionAdmin as _, IndexWriter as _, Journal as _, SourceFilter};
 use tidewheel_core::report::FORMAT;
 use tidewheel_testkit::contracts::samples::checkpoint;
@@ -130,6 +131,7 @@ async fn vectors_in_place_and_in_other_indexes_are_not_computed_again() {
     let payload = world.plan(vec![changed(|declaration| declaration.payload.full = true)]).await;
     let cost = only(&payload).cost.as_ref().unwrap();
     assert_eq!((only(&payload).action, cost.documents, cost.texts), (Action::Payload, 3, 0));
+    assert_eq!((cost.seconds, cost.rate), (None, RateSource::Unknown));
     let template = |declaration: &mut Declaration| {
         declaration.text.template = Some("{{ subject | replace('late', 'delayed') }}\n{{ status }}".to_owned());
     };
@@ -145,6 +147,18 @@ async fn vectors_in_place_and_in_other_indexes_are_not_computed_again() {
     let request = PlanRequest { reuse: false, ..request(vec![changed(|one| one.payload.full = true)]) };
     let without = world.try_plan(&request).await.unwrap();
     assert_eq!(only(&without).cost.as_ref().unwrap().texts, 3);
+}
+
+#[tokio::test]
+async fn time_of_what_embeds_nothing_follows_from_the_last_snapshot() {
+    let world = World::serving().await;
+    let mut measured = world.servers.streams.catalog().load().await.unwrap().0;
+    measured.revision += 1;
+    measured.indexes.get_mut(&index("tickets")).unwrap().generations.get_mut(&1).unwrap().pace = Some(2);
+    world.servers.apply(&measured).await;
+    let payload = world.plan(vec![changed(|declaration| declaration.payload.full = true)]).await;
+    let cost = only(&payload).cost.as_ref().unwrap();
+    assert_eq!((cost.seconds, cost.rate), (Some(2), RateSource::Measured));
 }
 
 #[tokio::test]
@@ -175,6 +189,44 @@ async fn what_the_source_refuses_is_named_by_index_and_not_submitted() {
     world.source.faults().always("check", Fault::unreachable());
     let error = world.try_plan(&request(vec![declaration("tickets")])).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn rounding_that_the_embedder_does_not_compute_is_refused_with_the_fix() {
+    let world = World::serving().await;
+    let other = FakeEmbedder::named("other", DIMENSION);
+    let refusal = PortError::transient("computes other in f32").because(Server::EMBEDDER, Cause::Refused);
+    other.faults().always("info", Fault::Refused(refusal.with_hint("set the precision to \"auto\"")));
+    world.servers.embedders.serve(other.clone());
+    let rounded = |declaration: &mut Declaration| {
+        declaration.embedding.model = "other".to_owned();
+        declaration.embedding.rounding = Rounding::Int8;
+    };
+    let planned = world.plan(vec![changed(rounded)]).await;
+    let [refused] = planned.plan.refused.as_slice() else { panic!("{planned:?}") };
+    assert_eq!((refused.index.as_ref(), refused.reason.as_str()), (Some(&index("tickets")), "computes other in f32"));
+    assert_eq!(refused.hint, "set the precision to \"auto\"");
+    assert!(save(&world.ports, &planned, true).await.is_err());
+    assert!(planned.plan.warnings.iter().all(|warning| !warning.contains("does not answer")), "{planned:?}");
+
+    other.faults().always("info", Fault::unreachable());
+    let planned = world.plan(vec![changed(rounded)]).await;
+    assert!(planned.plan.refused.is_empty(), "an embedder that does not answer may compute it: {planned:?}");
+}
+
+#[tokio::test]
+async fn short_form_with_a_rounding_that_was_never_computed_is_not_adopted() {
+    let world = World::new().with_checkpoint().await;
+    let mut rounded = declaration("documents");
+    rounded.embedding.model = "other".to_owned();
+    rounded.embedding.rounding = Rounding::Int8;
+    world.servers.streams.catalog().set_plain(&rounded).await.unwrap();
+    let other = FakeEmbedder::named("other", DIMENSION);
+    let refusal = PortError::transient("computes other in f32").because(Server::EMBEDDER, Cause::Refused);
+    other.faults().always("info", Fault::Refused(refusal));
+    world.servers.embedders.serve(other);
+    let planned = world.plan(vec![rounded]).await;
+    assert_eq!(planned.plan.refused.len(), 1, "{planned:?}");
 }
 
 #[tokio::test]
@@ -213,6 +265,26 @@ async fn short_form_is_compared_with_what_its_points_were_made_by() {
     world.servers.streams.catalog().set_plain(&plain).await.unwrap();
     let planned = world.with_checkpoint().await.try_plan(&local()).await.unwrap();
     assert_eq!((only(&planned).action, planned.plan.revision), (Action::Payload, 0));
+}
+
+#[tokio::test]
+async fn short_form_behind_an_alias_keeps_its_collection() {
+    let world = World::new().with_checkpoint().await;
+    world.servers.streams.catalog().set_plain(&declaration("documents")).await.unwrap();
+    world.servers.collections.index("docs_v1").prepare(DIMENSION).await.unwrap();
+    world.servers.collections.set_alias("documents", Some("docs_v1"));
+    world.servers.embedders.serve(FakeEmbedder::named("hash:64", 64));
+    let mut other = declaration("documents");
+    other.embedding.model = "hash:64".to_owned();
+    let planned = world.plan(vec![other]).await;
+    let lines = only(&planned).lines();
+    assert!(lines[0].ends_with("the alias documents leaves collection docs_v1, which stays"), "{lines:?}");
+    assert!(lines[2].ends_with("searches: no interruption · rollback: not possible"), "{lines:?}");
+    let taken = world.plan(vec![declaration("documents"), declaration("tickets")]).await;
+    assert!(taken.plan.refused.is_empty(), "{taken:?}");
+    world.servers.collections.set_alias("tickets", Some("docs_v1"));
+    let taken = world.plan(vec![declaration("documents"), declaration("tickets")]).await;
+    assert!(taken.plan.refused[0].reason.contains("is an alias of collection \"docs_v1\""), "{taken:?}");
 }
 
 #[tokio::test]

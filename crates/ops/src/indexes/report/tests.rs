@@ -12,6 +12,7 @@ fn cost() -> Cost {
         sampled: 500,
         seconds: Some(5_350),
         rate: RateSource::Measured,
+        documents_per_second: None,
         tokens_per_second: Some(40_000.0),
         removed: 0,
         vector_bytes: Some(335_621_120),
@@ -107,6 +108,8 @@ fn text_names_action_cost_and_consequences() {
     );
     assert_eq!(none("articles").lines(), ["no change"]);
     assert_eq!(dropped().lines(), ["drop: collection old.g1 with 8,120 points"]);
+    let kept = IndexPlan { collections: Vec::new(), points: None, details: vec!["it stays".to_owned()], ..dropped() };
+    assert_eq!(kept.lines(), ["drop: no collection: it stays"]);
     let unknown = Cost { texts: 1, seconds: None, removed: 1, ..cost() };
     let adjust = IndexPlan { action: Action::Adjust, cost: Some(unknown), ..none("tickets") };
     assert_eq!(
@@ -114,8 +117,14 @@ fn text_names_action_cost_and_consequences() {
         ["adjust", "embed 1 text of 1,204,311 documents, 214M tokens · ETA unknown", "remove about 1 document",]
     );
     let payload = Cost { texts: 0, ..cost() };
-    let payload = IndexPlan { action: Action::Payload, cost: Some(payload), ..none("tickets") };
-    assert_eq!(payload.lines()[1], "write 1,204,311 documents, embed nothing");
+    let line =
+        |cost: Cost| IndexPlan { action: Action::Payload, cost: Some(cost), ..none("tickets") }.lines().remove(1);
+    assert_eq!(line(payload.clone()), "write 1,204,311 documents, embed nothing");
+    let measured = Cost { seconds: Some(240), documents_per_second: Some(5_018), ..payload };
+    assert_eq!(
+        line(measured),
+        "write 1,204,311 documents, embed nothing · ETA 4 min at most, at 5.0k docs/s (measured)"
+    );
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(super) struct Observer {
     /// When they were read.
     at: Option<Instant>,
     records: BTreeMap<IndexName, BTreeMap<u32, TargetRecord>>,
+    /// Number of reads.
+    reads: u64,
     /// The revision and the entries of the catalog for which the records were read.
     revision: u64,
     known: BTreeMap<IndexName, Index>,
@@ -95,6 +97,7 @@ impl Observer {
             seen: Seen::default(),
             at: None,
             records: BTreeMap::new(),
+            reads: 0,
             revision: 0,
             known: BTreeMap::new(),
             outdated: BTreeSet::new(),
@@ -109,6 +112,11 @@ impl Observer {
     /// What was read last.
     pub(super) fn seen(&self) -> &Seen {
         &self.seen
+    }
+
+    /// Number of reads so far: what follows from the facts alone is decided once for each.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// The records of an index's collections, if the facts are current for it.
@@ -210,6 +218,7 @@ impl Observer {
         let now = Instant::now();
         self.backoff.reset();
         self.at = Some(now);
+        self.reads += 1;
         // Their steps wait for the records; those of the others go on.
         self.retry_at = (!read.unread.is_empty()).then(|| now + UNREAD_PAUSE);
         self.outdated.extend(read.unread.iter().cloned());

@@ -41,7 +41,9 @@ use rest::{Flow, Rests};
 use saves::Changes;
 pub(super) use start::prepare;
 use steps::{Effect, Outcome, Task};
-use tidewheel_core::catalog::{Catalog, Facts, Index, IndexName, Lost, State, Step, TargetRecord, advance_beside};
+use tidewheel_core::catalog::{
+    Catalog, Facts, Generation, Index, IndexName, Lost, State, Step, Switch, TargetRecord, advance_beside,
+};
 use tidewheel_core::ports::{Appended, Checkpoint, PortResult};
 use tokio::time::Instant;
 pub use tools::ControllerPorts;
@@ -81,6 +83,8 @@ pub(super) struct Controller {
     observer: Observer,
     rests: Rests,
     memories: BTreeMap<IndexName, Memory>,
+    /// Indexes at rest that have no step, with the revision and the number of reads for which that was decided.
+    idle: BTreeMap<IndexName, (u64, u64)>,
     running: BTreeMap<Lane, Running>,
     saving: Option<Work<Appended>>,
     /// When to save again after a failure.
@@ -106,6 +110,7 @@ impl Controller {
             observer: Observer::new(),
             rests: Rests::default(),
             memories: BTreeMap::new(),
+            idle: BTreeMap::new(),
             running: BTreeMap::new(),
             saving: None,
             save_at: None,
@@ -159,6 +164,11 @@ impl Controller {
 
     /// Decides the next step of one index: begins it, or adds it to the changes of the catalog.
     fn decide(&mut self, name: &IndexName, index: &Index, moment: &Moment<'_>, tools: &Tools, changes: &mut Changes) {
+        let decided = (moment.revision, self.observer.reads());
+        if moment.lost.is_empty() && self.idle.get(name) == Some(&decided) {
+            return;
+        }
+        self.idle.remove(name);
         if self.rests.is_of_another(name) || self.running.contains_key(&(name.clone(), None)) {
             return;
         }
@@ -195,7 +205,13 @@ impl Controller {
             let effect = Effect::of(step);
             effect.is_some_and(|effect| memory.must_wait(effect) || self.running.contains_key(&lane(name, effect)))
         };
-        let Some(step) = advance_beside(name, index, &facts, waits) else { return };
+        let Some(step) = advance_beside(name, index, &facts, waits) else {
+            // Neither time nor the positions make a step due then.
+            if is_at_rest(index) && flow.is_adopted && moment.lost.is_empty() {
+                self.idle.insert(name.clone(), decided);
+            }
+            return;
+        };
         let effect = Effect::of(&step);
         match step {
             Step::Save(next) => {
@@ -208,7 +224,7 @@ impl Controller {
                 return;
             }
             Step::Remove => {
-                changes.indexes.insert(name.clone(), None);
+                changes.indexes.insert(name.clone(), Some(index.dropped()));
                 return;
             }
             Step::Quiesce(to) => {
@@ -249,10 +265,11 @@ impl Controller {
     fn prune(&mut self, catalog: &Catalog) {
         let generation = |name: &IndexName, number: u32| catalog.indexes.get(name)?.generations.get(&number);
         self.memories.retain(|name, memory| {
-            // An index that was dropped and is created again has the same first generation.
+            // After a loss of the catalog, an index that is created again may have the same first generation.
             memory.deleted.retain(|number| generation(name, *number).is_some_and(|one| one.state == State::Retiring));
             catalog.indexes.contains_key(name)
         });
+        self.idle.retain(|name, _| catalog.indexes.contains_key(name));
         self.running.retain(|(name, _), running| match running.effect {
             Effect::Compare(number) => generation(name, number)
                 .is_some_and(|generation| generation.state == State::Comparing && Some(generation.due) == running.due),
@@ -267,14 +284,16 @@ impl Controller {
         self.rests.update(catalog, moment.flow(), is_busy, is_between);
     }
 
-    /// Whether the plain collection of an index is deleted, or may be, and the move that replaced it is not recorded.
+    /// Whether the plain collection of an index is deleted, or its alias has moved, or may have, and that is not recorded.
     fn is_between(&self, name: &IndexName, index: &Index) -> bool {
-        let Some(from) = index.switching.filter(|switch| switch.plain).and_then(|switch| switch.from) else {
+        let Some(Switch { from: Some(from), to, .. }) = index.switching.filter(|switch| switch.plain) else {
             return false;
         };
-        let collections = &self.observer.seen().collections;
-        let exists = index.generations.get(&from).is_some_and(|from| collections.contains(&from.collection));
-        self.observer.records(name, index).is_none() || !exists
+        let (seen, collection) =
+            (self.observer.seen(), |number: &u32| Some(&index.generations.get(number)?.collection));
+        let exists = collection(&from).is_some_and(|from| seen.collections.contains(from));
+        let has_moved = seen.aliases.get(name.as_str()).is_some_and(|named| collection(&to) == Some(named));
+        self.observer.records(name, index).is_none() || !exists || has_moved
     }
 
     /// Continues what is running; returns when some of it has ended, so that a look can decide what follows. Cancel-safe.
@@ -323,6 +342,12 @@ impl Controller {
             }
         }
     }
+}
+
+/// Whether an index has one generation, which serves and is filled.
+fn is_at_rest(index: &Index) -> bool {
+    let is_final = |generation: &Generation| generation.state == State::Serving && generation.is_filled();
+    index.switching.is_none() && index.generations.len() == 1 && index.generations.values().all(is_final)
 }
 
 /// Where a step runs.

@@ -89,7 +89,7 @@ fn compared(before: &Catalog, changes: &Changes) -> Vec<(TargetId, bool)> {
 
 fn report(before: &Catalog, changes: &Changes) {
     for (name, after) in &changes.indexes {
-        let Some(after) = after else {
+        let Some(after) = after.as_ref().filter(|after| !after.is_dropped()) else {
             info!(index = %name, "the index is dropped");
             continue;
         };

@@ -83,8 +83,7 @@ pub(super) async fn write_back(tools: &Tools, catalog: &Catalog, now_ms: u64) ->
 
 /// Saves a catalog where there is none.
 async fn save_first(tools: &Tools, catalog: &Catalog) -> PortResult<Appended> {
-    let indexes: Vec<(IndexName, Option<Index>)> =
-        catalog.indexes.iter().map(|(name, index)| (name.clone(), Some(index.clone()))).collect();
+    let indexes: Vec<(IndexName, Option<Index>)> = catalog.stored().map(|(name, index)| (name, Some(index))).collect();
     let store = &tools.catalog.store;
     let saved = store.save(Uuid::new_v4(), 0, catalog.revision, &indexes, Some(Catalog::LAYOUT)).await?;
     tools.targets.reload().await?;
@@ -144,9 +143,9 @@ async fn recorded(tools: &Tools) -> PortResult<Option<Records>> {
 
 /// Applies the declared indexes of a new installation, which has nothing to lose.
 async fn apply_first(tools: &Tools, declared: &[Declaration]) -> PortResult<()> {
-    let Listed { collections, .. } = tools.catalog.collections.list().await?;
+    let Listed { collections, aliases } = tools.catalog.collections.list().await?;
     let (current, now_ms) = tools.catalog.store.load().await?;
-    let choice = Choice::Declared(ApplyOptions { collections, ..ApplyOptions::default() });
+    let choice = Choice::Declared(ApplyOptions { collections, aliases, ..ApplyOptions::default() });
     let submitted = submit(&current, declared, &choice, now_ms);
     if let Some(refusal) = submitted.refused.into_iter().next() {
         return Err(PortError::fatal(refusal.reason).with_hint(refusal.hint));

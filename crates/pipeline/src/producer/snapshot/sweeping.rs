@@ -118,10 +118,10 @@ impl Sweeping {
         }
     }
 
-    /// Leaves out targets that changes are no longer routed to.
-    pub(super) fn retain(&mut self, is_routed: impl Fn(&Target) -> bool) {
+    /// Sweeps only those of the targets for which this is true.
+    pub(super) fn retain(&mut self, is_swept: impl Fn(&Target) -> bool) {
         let current = self.targets.front().map(|swept| swept.target.id.clone());
-        self.targets.retain(|swept| is_routed(&swept.target));
+        self.targets.retain(|swept| is_swept(&swept.target));
         if self.targets.front().map(|swept| &swept.target.id) != current.as_ref() {
             self.looking = None;
         }

@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use serde_json::json;
 use tidewheel_core::catalog::{Due, IndexName, Needs, Routed, Rows, State};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{CatalogStore as _, IndexWriter as _, ResumeToken, Source, SourceFilter, Written};
 use tidewheel_core::version::ClusterTime;
 use tidewheel_testkit::contracts::index::document;
+use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::source::FakeSource;
 
 use super::*;
@@ -196,6 +199,23 @@ async fn retired_target_is_neither_filled_nor_swept_further() {
     let applied = world.servers.targets().reload().await.unwrap();
     let adopted = Adopted::new(applied, &(Arc::new(world.source.clone()) as Arc<dyn Source>));
     snapshot.adopt(&adopted);
+    let Page::Points(page) = snapshot.next().await.unwrap() else { panic!("expected points") };
+    assert_eq!(page.target, Some(first("tickets")));
+    assert!(matches!(snapshot.next().await, Ok(Page::Swept)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn target_that_lost_something_does_not_delay_the_sweep_of_the_others() {
+    let world = World::new(plan::COMPLETE).await;
+    for name in ["notes", "tickets"] {
+        world.index(name, 9, "indexed").await;
+    }
+    world.servers.collections.index("notes.g1").faults().always("page", Fault::unreachable());
+    let mut snapshot = world.snapshot(&["notes", "tickets"], sweeping).await;
+    snapshot.leave_out(&[]);
+    let waiting = tokio::time::timeout(Duration::from_secs(600), snapshot.next()).await;
+    assert!(waiting.is_err(), "its collection is unavailable");
+    snapshot.leave_out(&[Lost { target: first("notes"), recent: true }]);
     let Page::Points(page) = snapshot.next().await.unwrap() else { panic!("expected points") };
     assert_eq!(page.target, Some(first("tickets")));
     assert!(matches!(snapshot.next().await, Ok(Page::Swept)));

@@ -60,7 +60,7 @@ prop_compose! {
             let from = from.filter(|from| *from != to);
             Switch { from, to, plain: plain && from.is_some() }
         });
-        Index { plain, serving, switching, generations }
+        Index { plain, serving, switching, generations, ..Index::default() }
     }
 }
 

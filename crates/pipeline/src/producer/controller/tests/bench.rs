@@ -124,9 +124,17 @@ impl Bench {
 
     /// The same, with a plain collection `documents`, and a second generation.
     pub(super) async fn plain() -> Self {
+        Self::plain_in("documents").await
+    }
+
+    /// The same; the name of the index is an alias if the collection has another one.
+    pub(super) async fn plain_in(collection: &str) -> Self {
         let bench = Self { has_short_form: true, ..Self::new() };
         let spec = declaration("documents");
-        bench.index("documents").create(&spec.collection, &spec.vectors, DIMENSION).await.unwrap();
+        bench.index(collection).create(&spec.collection, &spec.vectors, DIMENSION).await.unwrap();
+        if collection != "documents" {
+            bench.servers.collections.set_alias("documents", Some(collection));
+        }
         bench.apply(&[remodelled("documents")]).await;
         bench
     }

@@ -156,3 +156,25 @@ async fn rest_lasts_until_the_alias_of_a_deleted_plain_collection_exists() {
     bench.looks(5).await;
     assert!(!bench.controller.is_resting());
 }
+
+#[tokio::test(start_paused = true)]
+async fn alias_of_an_operator_moves_without_an_interruption_and_its_collection_stays() {
+    let mut bench = Bench::plain_in("docs_v1").await;
+    bench.until("it is switched", |bench| bench.is_served_by(2)).await;
+    assert_eq!(bench.alias("documents").as_deref(), Some("documents.g2"));
+    assert!(bench.index("docs_v1").is_there() && !bench.entry().unwrap().plain);
+    assert_eq!((bench.state(1), bench.interruptions), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_lasts_until_the_move_of_a_plain_index_is_recorded() {
+    let mut bench = Bench::plain().await;
+    let is_intended = |bench: &Bench| bench.entry().is_some_and(|index| index.switching.is_some());
+    bench.until("the move is intended", is_intended).await;
+    bench.streams().faults().always("save_catalog", Fault::unreachable());
+    bench.until("the alias exists", |bench| bench.alias("documents").is_some()).await;
+    bench.looks(200).await;
+    assert!(bench.controller.is_resting(), "entries of the plain collection would reach the new one through the alias");
+    bench.streams().faults().heal();
+    bench.until("it is switched", |bench| bench.is_served_by(2)).await;
+}

@@ -3,7 +3,7 @@
 use tidewheel_core::catalog::{Catalog, State};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::installation::{Installation, SourceIdentity};
-use tidewheel_core::ports::{CatalogStore as _, Ownable as _, Registry as _};
+use tidewheel_core::ports::{CatalogStore as _, CollectionAdmin as _, Ownable as _, Registry as _};
 use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::process::Process;
 
@@ -103,6 +103,32 @@ async fn wiped_store_is_restored_from_the_collections_of_the_same_source() {
     assert_eq!((index.serving, index.generations[&1].state), (Some(2), State::Kept));
     assert!(index.generations.values().all(|generation| !generation.is_filled()), "everything is compared");
     assert_eq!(bench.streams().required_layout(), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn wiped_store_does_not_resurrect_a_dropped_index() {
+    let mut bench = Bench::changing(State::Serving).await;
+    bench.looks(20).await;
+    // Nothing is deleted while changes are in flight.
+    bench.is_busy = true;
+    bench.apply(&[]).await;
+    bench.looks(40).await;
+    for name in ["tickets.g1", "tickets.g2"] {
+        let index = bench.index(name);
+        index.set_mark(&installation("shop")).await.unwrap();
+        assert_eq!(index.record().await.unwrap().unwrap().state, State::Retiring, "{name}");
+    }
+    assert_eq!(bench.alias(TICKETS).as_deref(), Some("tickets.g2"));
+    bench.streams().wipe();
+    bench.restart(&Process::default());
+    bench.registry.register(&installation("shop")).await.unwrap();
+    prepare(&options(Vec::new(), true), &bench.ports).await.unwrap();
+    let (catalog, _) = bench.streams().catalog().load().await.unwrap();
+    let index = &catalog.indexes[&tickets()];
+    assert!(index.serving.is_none() && index.generations.values().all(|one| one.state == State::Retiring), "{index:?}");
+    bench.is_busy = false;
+    bench.until("it is dropped", |bench| bench.servers.collections.names().is_empty()).await;
+    assert_eq!(bench.alias(TICKETS), None);
 }
 
 #[tokio::test(start_paused = true)]
