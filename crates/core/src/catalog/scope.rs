@@ -67,9 +67,9 @@ pub fn next_scope(
     let mut waiting: Vec<_> = due().map(|one| (placed(one), one.1)).collect();
     waiting.sort_by(|(a, _), (b, _)| a.cmp(b));
     let ((first_rank, ..), first) = waiting.first()?.clone();
-    let (mut read, mut shared) = (0, BTreeSet::new());
+    let (mut read, mut shared) = (0_u64, BTreeSet::new());
     for ((rank, _, documents, target), generation) in waiting {
-        read += documents.unwrap_or(SHARED_DOCUMENTS);
+        read = read.saturating_add(documents.unwrap_or(SHARED_DOCUMENTS));
         let is_small = read < SHARED_DOCUMENTS && shared.len() < SHARED_TARGETS;
         if rank == first_rank && (is_small || generation.declaration.source == first.declaration.source) {
             shared.insert(target);
