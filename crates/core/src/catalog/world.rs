@@ -302,7 +302,7 @@ pub(super) fn check(name: &IndexName, index: &Index, facts: &Facts<'_>, step: &S
         Step::Delete(number) => {
             let applied = facts.applied.map_or(0, |applied| applied.catalog);
             assert!(generation(number).state == State::Retiring && !is_named(number));
-            let record = facts.records.get(&number).filter(|_| exists(number));
+            let record = facts.records.get(number).filter(|_| exists(number));
             assert!(record.is_none_or(|record| record.state == State::Retiring), "a restored catalog would keep it");
             assert!(applied >= generation(number).since, "deleted before everything routed to it is applied");
         }

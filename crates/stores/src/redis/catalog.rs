@@ -38,7 +38,8 @@ impl CatalogStore for RedisStore {
         let (now, fields) = fields(answer).map_err(self.garbled(doing))?;
         let revision = fields.iter().find(|(name, _)| name == REVISION).map(|(_, revision)| revision.as_str());
         let mut catalog = Catalog { revision: self.parse_revision(revision)?, ..Catalog::default() };
-        for (name, json) in fields.iter().filter(|(name, _)| catalog.revision > 0 && !name.starts_with('#')) {
+        let is_applied = catalog.revision > 0;
+        for (name, json) in fields.iter().filter(|(name, _)| is_applied && !name.starts_with('#')) {
             catalog.insert(IndexName::of_collection(name), self.parse(name, json)?);
         }
         Ok((catalog, now))
