@@ -306,7 +306,7 @@ mod tests {
             assert!(check(&["crm.open"], &listed("open", kind)).is_ok());
         }
         assert!(check(&["shop.open"], &listed("open", Kind::Collection)).is_ok());
-        let named = [selector(&["shop.open", "crm.o*", "*.open"]), selector(&["eu.a", "!us.a"])];
+        let named = [selector(&["shop.open", "crm.o*", "*.closed"]), selector(&["eu.a", "!us.a"])];
         assert_eq!(databases_with_names(&named), BTreeSet::from(["eu", "shop"]));
     }
 
