@@ -157,7 +157,7 @@ fn usage(running: &Running) -> (f64, f64) {
 }
 
 /// Returns the sum of the series of a counter whose labels contain all of these.
-async fn counted(address: &str, name: &str, labels: &[&str]) -> u64 {
+pub async fn counted(address: &str, name: &str, labels: &[&str]) -> u64 {
     let page = super::clients::http().get(format!("http://{address}/metrics")).send().await.unwrap();
     let page = page.text().await.unwrap();
     let is_counted = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));

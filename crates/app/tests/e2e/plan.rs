@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::clients::http;
 use super::declared::{serving, state};
+use super::indexes::counted;
 use super::world::{World, free_port, signal, ticket};
 
 /// An index over the tickets with these settings, and embeddings that it can have.
@@ -330,9 +331,7 @@ async fn short_form_then_declared_keeps_the_collection() {
     assert_eq!(world.answer(&["plan"], 0).await["todo"], false);
 
     // Only the new documents were embedded.
-    let page = http().get(format!("http://{}/metrics", world.embedder)).send().await.unwrap().text().await.unwrap();
-    let line = page.lines().find(|line| line.starts_with("tidewheel_embedder_texts_total")).unwrap();
-    assert_eq!(line.rsplit(' ').next(), Some("10"), "{line}");
+    assert_eq!(counted(&world.embedder, "tidewheel_embedder_texts_total", &[]).await, 10);
 
     // It changes in place like any other index.
     world.declare(&documents("payload.rename = { owner = \"agent\" }"));
