@@ -6,6 +6,7 @@
 //! in `run(shutdown)` until it is stopped.
 
 pub mod audit;
+mod background;
 mod backpressure;
 mod breaker;
 mod carries;

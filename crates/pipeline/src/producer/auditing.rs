@@ -5,8 +5,6 @@
 //! then differences are expected.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::ProducerPorts;
 use super::adopted::Adopted;
 use crate::audit::{AuditOptions, AuditPorts, Found, Kind, audit};
+use crate::background::{self, Work};
 use crate::targets::{Applied, Target};
 
 /// The pause after each page of a thousand: a million documents take some minutes, at little load on the servers.
@@ -44,7 +43,7 @@ pub(super) struct Auditing {
 /// An audit.
 struct Running {
     target: Arc<Target>,
-    found: Pin<Box<dyn Future<Output = PortResult<Found>> + Send>>,
+    found: Work<PortResult<Found>>,
 }
 
 impl Auditing {
@@ -85,7 +84,7 @@ impl Auditing {
                 let Some((target, due)) = next.cloned() else { return std::future::pending().await };
                 tokio::time::sleep_until(due).await;
                 let audit = audit_of(target.clone(), self.revision, self.source.clone(), self.journal.clone());
-                self.running.insert(Running { target, found: Box::pin(audit) })
+                self.running.insert(Running { target, found: background::begin(audit) })
             }
         };
         let found = running.found.as_mut().await;

@@ -1,8 +1,6 @@
 //! Collects tombstones that have long been applied, target by target and page by page in the background: a large source
 //! has millions of deletions a day, and the lease has to be renewed meanwhile.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +9,7 @@ use tidewheel_core::ports::{PortResult, Tombstones};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use crate::background::{self, Work};
 use crate::targets::Target;
 
 /// How often tombstones are collected; more often if their grace period is shorter.
@@ -33,7 +32,7 @@ pub(super) struct Collecting {
 /// A collection.
 struct Running {
     targets: Vec<TargetId>,
-    collected: Pin<Box<dyn Future<Output = u64> + Send>>,
+    collected: Work<u64>,
 }
 
 impl Collecting {
@@ -63,7 +62,7 @@ impl Collecting {
                 };
                 tokio::time::sleep_until(self.due).await;
                 let targets = self.targets.iter().map(|target| target.id.clone()).collect();
-                let collected = Box::pin(collect(self.targets.clone(), self.grace, settled));
+                let collected = background::begin(collect(self.targets.clone(), self.grace, settled));
                 self.running.insert(Running { targets, collected })
             }
         };

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::tools::{Tools, Work};
+use crate::background;
 
 /// How often collections and aliases are listed while nothing happens.
 const EVERY: Duration = Duration::from_secs(5);
@@ -163,7 +164,7 @@ impl Observer {
         let wants_backlog = catalog.indexes.values().any(is_about_to_move);
         let tools = tools.clone();
         self.reading = Some(Reading {
-            work: Box::pin(async move { read(&tools, wanted, &had, wants_backlog).await }),
+            work: background::begin(async move { read(&tools, wanted, &had, wants_backlog).await }),
             revision: catalog.revision,
             indexes: catalog.indexes.clone(),
             outdated: std::mem::take(&mut self.outdated),

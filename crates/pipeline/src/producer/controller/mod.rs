@@ -51,6 +51,7 @@ use tools::{Tools, Work};
 use tracing::{debug, warn};
 
 use super::ProducerPorts;
+use crate::background;
 use crate::targets::Applied;
 
 /// The pause after the catalog could not be saved.
@@ -135,7 +136,8 @@ impl Controller {
         }
         if moment.revision == 0 {
             let (applied, now_ms) = (moment.adopted.clone(), moment.now_ms);
-            self.saving = Some(Box::pin(async move { start::write_back(&tools, applied.catalog(), now_ms).await }));
+            self.saving =
+                Some(background::begin(async move { start::write_back(&tools, applied.catalog(), now_ms).await }));
             return;
         }
         if moment.revision != catalog.revision {
@@ -146,7 +148,8 @@ impl Controller {
         if let Some(stray) = moment.lost.iter().find(|lost| catalog.generation(&lost.target).is_none()) {
             // A service with an earlier catalog has recorded it.
             let target = stray.target.clone();
-            self.saving = Some(Box::pin(async move { steps::forget(&tools, &target).await.map(|()| Appended::Saved) }));
+            self.saving =
+                Some(background::begin(async move { steps::forget(&tools, &target).await.map(|()| Appended::Saved) }));
             return;
         }
         self.observer.update(catalog, &tools);
@@ -158,7 +161,8 @@ impl Controller {
         self.hold(catalog, &mut changes);
         if !changes.indexes.is_empty() {
             let applied = moment.adopted.clone();
-            self.saving = Some(Box::pin(async move { saves::save(&tools, applied.catalog(), &changes).await }));
+            self.saving =
+                Some(background::begin(async move { saves::save(&tools, applied.catalog(), &changes).await }));
         }
     }
 
@@ -378,5 +382,5 @@ fn begin(
     let due = effect.generation().and_then(|number| index.generations.get(&number)).map(|generation| generation.due);
     let task = Task { name: name.clone(), index: index.clone(), revision, effect, record };
     let tools = tools.clone();
-    Running { effect, due, work: Box::pin(async move { steps::execute(&tools, &task).await }) }
+    Running { effect, due, work: background::begin(async move { steps::execute(&tools, &task).await }) }
 }

@@ -1,17 +1,16 @@
 //! What the controller works with.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use tidewheel_core::catalog::Generation;
 use tidewheel_core::ports::{Backlog, Collection, EntryFinder, Journal, PortResult, Registry, Source};
 
 use super::super::ProducerPorts;
+use crate::background;
 use crate::targets::{CatalogPorts, Targets};
 
 /// Work beside the loop of the session.
-pub(super) type Work<T> = Pin<Box<dyn Future<Output = PortResult<T>> + Send>>;
+pub(super) type Work<T> = background::Work<PortResult<T>>;
 
 /// What a producer needs to advance declared indexes, beside the ports of its other work.
 #[derive(Clone)]

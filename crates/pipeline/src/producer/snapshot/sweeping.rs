@@ -1,8 +1,6 @@
 //! The second half: sweeps orphaned points, target by target.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +16,7 @@ use uuid::Uuid;
 use super::super::plan::{self, PageSwept};
 use super::super::{NAME, POINTS};
 use super::Page;
+use crate::background::{self, Work};
 use crate::members::Members;
 use crate::metric;
 use crate::retry::{report_failure, report_recovery};
@@ -29,7 +28,7 @@ const SAVE_EVERY: u32 = 50;
 /// How often an idle source is polled for its time.
 const PAUSE: Duration = Duration::from_millis(200);
 
-type Looking = Pin<Box<dyn Future<Output = PortResult<Option<PageSwept>>> + Send>>;
+type Looking = Work<PortResult<Option<PageSwept>>>;
 
 /// The operation in logs and health: completes "failed to …".
 const SWEEP: &str = "sweep orphaned points";
@@ -148,7 +147,7 @@ impl Swept {
     /// Reads the next page after a delay.
     fn look(&self, version: Version, points: usize, delay: Duration) -> Looking {
         let (target, members, after) = (self.target.clone(), self.members.clone(), self.after);
-        Box::pin(look(target, members, version, (after, points), delay))
+        background::begin(look(target, members, version, (after, points), delay))
     }
 }
 
