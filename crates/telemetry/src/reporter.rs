@@ -103,19 +103,20 @@ impl Window {
     fn latency(&mut self, last: Instant, now: Instant, histogram: &Buckets) -> LatencyReport {
         let past = &mut self.0;
         let (totals, all) = histogram.totals();
+        let none = (vec![0; totals.len()], 0);
         if past.is_empty() {
-            past.push_back((last, (vec![0; totals.len()], 0)));
+            past.push_back((last, none.clone()));
         }
         while past.len() > 1 && past.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MINUTE) {
             past.pop_front();
         }
-        let (before, all_before) = past.front().map(|(_, totals)| totals.clone()).unwrap_or_default();
-        let changes = all.saturating_sub(all_before);
+        let (before, all_before) = past.front().map_or(&none, |(_, totals)| totals);
+        let changes = all.saturating_sub(*all_before);
         let buckets = histogram.bounds().iter().zip(totals.iter().zip(before));
         let latency = LatencyReport {
             changes,
             buckets: buckets
-                .map(|(le, (now, before))| Bucket { le: *le, changes: now.saturating_sub(before) })
+                .map(|(le, (now, before))| Bucket { le: *le, changes: now.saturating_sub(*before) })
                 .filter(|_| changes > 0)
                 .collect(),
         };

@@ -41,7 +41,7 @@ impl Catalog {
         Self { indexes: BTreeMap::from([(name, index)]), ..Self::default() }
     }
 
-    /// Adds or replaces what a store has under the name of an index: the index, or what is left of a dropped one.
+    /// Adds or replaces the entry of a store under the name of an index: the index, or the last number of a dropped one.
     pub fn insert(&mut self, name: IndexName, index: Index) {
         if index.is_dropped() {
             self.indexes.remove(&name);
@@ -119,13 +119,13 @@ impl Index {
         self.last = self.last.max(number);
     }
 
-    /// What is left of the index once it is dropped.
+    /// The entry of the index after it is dropped: the highest number of its generations.
     #[must_use]
     pub fn dropped(&self) -> Self {
         Self { last: self.highest(), ..Self::default() }
     }
 
-    /// Whether nothing is left of it but the numbers of its generations.
+    /// Whether this is the entry of a dropped index.
     pub fn is_dropped(&self) -> bool {
         self.generations.is_empty() && self.last > 0
     }

@@ -11,8 +11,8 @@ use super::generation::{Catalog, Generation, State};
 use super::name::{Due, IndexName, TargetId};
 use crate::ports::{Checkpoint, SnapshotState};
 
-/// Maximum number of documents of targets that share a snapshot although they cover different collections: less than a
-/// minute of reading.
+/// Number of documents below which targets share a snapshot although they cover different collections. All of them are
+/// filled at its end, so it must not take long.
 const SHARED_DOCUMENTS: u64 = 100_000;
 
 /// Maximum number of such targets: every checkpoint contains their names.

@@ -18,8 +18,9 @@ pub trait CatalogStore: Send + Sync {
     async fn revision(&self) -> PortResult<u64>;
 
     /// Replaces these indexes and the revision by `next`, atomically, if the saved revision is `expected`. `None` removes
-    /// everything that is stored under the name; of a dropped index [`Index::dropped`] is saved. `next` is max(`expected` + 1, the time that [`Self::load`] returned). `layout` is the layout of the
-    /// stored keys that the catalog requires; `None` leaves it.
+    /// everything that is stored under the name; of a dropped index, [`Index::dropped`] is saved. `next` is max(`expected` +
+    /// 1, the time that [`Self::load`] returned). `layout` is the layout of the stored keys that the catalog requires; `None`
+    /// leaves it.
     ///
     /// `change` identifies the change: a call whose response was lost returns [`Appended::Saved`] when repeated with the
     /// same one.

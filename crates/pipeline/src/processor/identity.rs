@@ -141,7 +141,7 @@ mod tests {
     use tidewheel_testkit::fakes::faults::Fault;
 
     use super::*;
-    use crate::targets::samples::{DIMENSION, Servers, catalog, first};
+    use crate::targets::samples::{DIMENSION, Servers, catalog, declare_model, first};
 
     async fn saved(servers: &Servers) -> Catalog {
         servers.streams.catalog().load().await.unwrap().0
@@ -193,11 +193,7 @@ mod tests {
         other.faults().always("info", Fault::unreachable());
         servers.embedders.serve(other.clone());
         let mut declared = catalog(7, &[("down", State::Creating, false), ("up", State::Creating, false)]);
-        let index = declared.indexes.get_mut(&first("down").index).unwrap();
-        let generation = index.generations.get_mut(&1).unwrap();
-        let mut declaration = (*generation.declaration).clone();
-        declaration.embedding.model = "other".to_owned();
-        generation.declaration = Arc::new(declaration);
+        declare_model(&mut declared, "down", "other");
         servers.apply(&declared).await;
         run(&servers).await;
         let model = |catalog: &Catalog, name: &str| {
@@ -220,11 +216,7 @@ mod tests {
         other.faults().always("info", Fault::Refused(refusal.with_hint("set the precision to \"auto\"")));
         servers.embedders.serve(other.clone());
         let mut declared = catalog(7, &[("tickets", State::Creating, false)]);
-        let index = declared.indexes.get_mut(&first("tickets").index).unwrap();
-        let generation = index.generations.get_mut(&1).unwrap();
-        let mut declaration = (*generation.declaration).clone();
-        declaration.embedding.model = "other".to_owned();
-        generation.declaration = Arc::new(declaration);
+        declare_model(&mut declared, "tickets", "other");
         servers.apply(&declared).await;
         run(&servers).await;
         let waiting = saved(&servers).await;

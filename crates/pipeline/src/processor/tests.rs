@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::samples::{REVISION, change, routed, texts};
 use super::*;
-use crate::targets::samples::{DIMENSION, Servers, catalog, first};
+use crate::targets::samples::{DIMENSION, Servers, catalog, declare_model, first};
 use crate::targets::{LocalTarget, TargetPorts};
 use crate::upserter;
 
@@ -150,11 +150,7 @@ async fn with_two_models(state: State, filled: bool) -> (Bench, FakeEmbedder) {
     let (servers, embedder) = servers();
     let (mut declared, other) = (two(state, filled), FakeEmbedder::named("other", DIMENSION));
     servers.embedders.serve(other.clone());
-    let index = declared.indexes.get_mut(&first("notes").index).unwrap();
-    let generation = index.generations.get_mut(&1).unwrap();
-    let mut declaration = (*generation.declaration).clone();
-    declaration.embedding.model = "other".to_owned();
-    generation.declaration = Arc::new(declaration);
+    declare_model(&mut declared, "notes", "other");
     servers.apply(&declared).await;
     let targets = servers.targets();
     (Bench::new(servers, embedder, targets).await, other)

@@ -17,6 +17,7 @@ use tidewheel_core::catalog::{
 };
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Appended, Checkpoint, Covered, PortResult, SnapshotState};
+use tidewheel_core::version::ClusterTime;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -83,25 +84,9 @@ impl Session<'_> {
         let targets = scope.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         info!(targets, "beginning a snapshot");
         // Also not before the time at which the feed was opened for these collections.
-        let Checkpoint { last, through, ref snapshot, .. } = writer.checkpoint;
-        let (SnapshotState::Running { time: before, .. }
-        | SnapshotState::Sweeping { time: before, .. }
-        | SnapshotState::Done { time: before, .. }) = *snapshot;
+        let Checkpoint { last, through, .. } = writer.checkpoint;
         let mut time = self.after(last.0.max(through.before())).await?;
-        let is_made_again = |due: &Due| {
-            let generation = applied.catalog().generation(&due.target);
-            generation.is_some_and(|generation| generation.filled > 0 && generation.needs.rows > Rows::Missing)
-        };
-        let read = &writer.checkpoint.scope;
-        let is_read_first = |due: &Due| {
-            let generation = applied.catalog().generation(&due.target);
-            generation.is_some_and(|generation| generation.filled == 0 && generation.due == generation.since)
-                && !read.is_empty()
-                && read.iter().all(|read| read.target != due.target)
-        };
-        if (time == before && !scope.iter().all(is_read_first)) || scope.iter().any(is_made_again) {
-            // The index keeps the rows of the last snapshot over others of the same time; also those of repairs and
-            // replays, which an earlier declaration may have rendered.
+        if needs_later_time(applied.catalog(), &writer.checkpoint, time, &scope) {
             time = self.after(time).await?;
         }
         writer.append(plan::begin(&writer.checkpoint, time, scope)).await?;
@@ -186,6 +171,24 @@ impl Session<'_> {
     }
 }
 
+/// Whether the rows of a snapshot of this scope need a later time than `time`.
+///
+/// The index keeps the rows of the last snapshot over others of the same time; also those of repairs and replays, which an
+/// earlier declaration may have rendered. A target that is read for the first time has none of them: then a source at rest,
+/// whose time advances every ten seconds, delays nothing.
+fn needs_later_time(catalog: &Catalog, last: &Checkpoint, time: ClusterTime, scope: &[Due]) -> bool {
+    let (SnapshotState::Running { time: before, .. }
+    | SnapshotState::Sweeping { time: before, .. }
+    | SnapshotState::Done { time: before, .. }) = last.snapshot;
+    let was_read = |target: &TargetId| last.scope.is_empty() || last.scope.iter().any(|due| due.target == *target);
+    scope.iter().any(|Due { target, .. }| {
+        let Some(generation) = catalog.generation(target) else { return time == before };
+        let is_first = generation.filled == 0 && generation.due == generation.since && !was_read(target);
+        let is_made_again = generation.filled > 0 && generation.needs.rows > Rows::Missing;
+        is_made_again || (time == before && !is_first)
+    })
+}
+
 /// The estimated number of documents in the collections that a generation covers.
 async fn count(source: &Covered, generation: &Generation) -> PortResult<u64> {
     let mut documents = 0;
@@ -193,4 +196,43 @@ async fn count(source: &Covered, generation: &Generation) -> PortResult<u64> {
         documents += source.source.estimate(&namespace).await?;
     }
     Ok(documents)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::catalog::State;
+    use tidewheel_testkit::contracts::samples::checkpoint;
+
+    use super::*;
+    use crate::targets::samples::{catalog, first};
+
+    #[test]
+    fn only_targets_that_were_read_before_wait_for_a_later_time() {
+        let (before, later) = (ClusterTime { seconds: 5, increment: 1 }, ClusterTime { seconds: 6, increment: 1 });
+        let due = |index: &str| Due { target: first(index), due: 7 };
+        let last = Checkpoint {
+            snapshot: SnapshotState::Done { time: before, rows: 0 },
+            scope: vec![due("notes")],
+            ..checkpoint(5)
+        };
+        let mut applied = catalog(7, &[("notes", State::Serving, false), ("tickets", State::Serving, false)]);
+        let needs =
+            |applied: &Catalog, last: &Checkpoint, time, index| needs_later_time(applied, last, time, &[due(index)]);
+        assert!(!needs(&applied, &last, before, "tickets"), "its first snapshot");
+        assert!(needs(&applied, &last, before, "notes") && !needs(&applied, &last, later, "notes"));
+        assert!(needs_later_time(&applied, &last, before, &[due("tickets"), due("notes")]));
+        assert!(needs(&applied, &last, before, "unknown"));
+        let all = Checkpoint { scope: Vec::new(), ..last.clone() };
+        assert!(needs(&applied, &all, before, "tickets"), "the last snapshot read everything");
+
+        let mut change = |change: fn(&mut Generation)| {
+            let index = applied.indexes.get_mut(&first("tickets").index).unwrap();
+            change(index.generations.get_mut(&1).unwrap());
+            applied.clone()
+        };
+        let due_again = change(|tickets| tickets.due = 8);
+        assert!(needs(&due_again, &last, before, "tickets") && !needs(&due_again, &last, later, "tickets"));
+        let rendered_again = change(|tickets| (tickets.filled, tickets.needs.rows) = (7, Rows::Text));
+        assert!(needs(&rendered_again, &last, later, "tickets"), "repairs may have the same time");
+    }
 }

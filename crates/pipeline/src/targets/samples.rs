@@ -51,6 +51,15 @@ pub(crate) fn catalog(revision: u64, indexes: &[(&str, State, bool)]) -> Catalog
     Catalog { revision, indexes: indexes.collect(), ..Catalog::default() }
 }
 
+/// Declares another model for the first generation of an index.
+pub(crate) fn declare_model(catalog: &mut Catalog, index: &str, model: &str) {
+    let index = catalog.indexes.get_mut(&first(index).index).unwrap();
+    let generation = index.generations.get_mut(&1).unwrap();
+    let mut declaration = (*generation.declaration).clone();
+    model.clone_into(&mut declaration.embedding.model);
+    generation.declaration = Arc::new(declaration);
+}
+
 impl Servers {
     pub(crate) fn new() -> Self {
         Self {

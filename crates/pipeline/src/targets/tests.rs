@@ -3,7 +3,7 @@ use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::EmbedderInfo;
 use tidewheel_testkit::fakes::faults::Fault;
 
-use super::samples::{DIMENSION, Servers, catalog, first};
+use super::samples::{DIMENSION, Servers, catalog, declare_model, first};
 use super::*;
 
 /// Tickets serve, notes are being filled.
@@ -157,12 +157,10 @@ fn info(model: &str, dimension: usize) -> EmbedderInfo {
 async fn tickets(declared: &str, is_known: bool) -> Arc<Target> {
     let servers = Servers::new();
     let mut applied = catalog(7, &[("tickets", State::Serving, true)]);
+    declare_model(&mut applied, "tickets", declared);
     let index = applied.indexes.get_mut(&first("tickets").index).unwrap();
-    let generation = index.generations.get_mut(&1).unwrap();
-    let mut declaration = (*generation.declaration).clone();
-    declared.clone_into(&mut declaration.embedding.model);
-    generation.declaration = Arc::new(declaration);
-    generation.embedder = is_known.then(|| EmbedderIdentity::from(&info("first", DIMENSION)));
+    index.generations.get_mut(&1).unwrap().embedder =
+        is_known.then(|| EmbedderIdentity::from(&info("first", DIMENSION)));
     servers.apply(&applied).await;
     servers.targets().at_least(7).await.unwrap().target(Some(&first("tickets"))).unwrap().clone()
 }

@@ -54,11 +54,7 @@ async fn model_of_a_dropped_index_is_no_longer_waited_for() {
 async fn changes_for_a_model_that_the_settings_lack_are_left_to_other_processors() {
     let (servers, embedder) = servers();
     let mut declared = two(State::Serving, true);
-    let index = declared.indexes.get_mut(&first("notes").index).unwrap();
-    let generation = index.generations.get_mut(&1).unwrap();
-    let mut declaration = (*generation.declaration).clone();
-    declaration.embedding.model = "elsewhere".to_owned();
-    generation.declaration = Arc::new(declaration);
+    declare_model(&mut declared, "notes", "elsewhere");
     servers.apply(&declared).await;
     let targets = servers.targets();
     let bench = Bench::new(servers, embedder, targets).await;
